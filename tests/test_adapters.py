@@ -1,0 +1,123 @@
+"""adapters.yaml: what is valid, and one clear line for what is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from adapters import Adapter, Base, ConfigError, Engine, Router, Ui, load
+
+ROOT = Path(__file__).parent.parent
+VALID: dict[str, Any] = {
+    "base": {"model": "some/base", "name": "base"},
+    "adapters": {"legal": {"path": "some/legal", "label": "law"}},
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "adapters.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def changed(path: str, value: Any) -> str:
+    stack: dict[str, Any] = {key: dict(part) for key, part in VALID.items()}
+    *parents, last = path.split(".")
+    part = stack
+    for parent in parents:
+        part[parent] = dict(part.get(parent, {}))
+        part = part[parent]
+    part[last] = value
+    return yaml.safe_dump(stack, sort_keys=False)
+
+
+def test_a_small_stack_gets_the_defaults(tmp_path: Path) -> None:
+    stack = load(write(tmp_path, yaml.safe_dump(VALID)))
+    assert (stack.engine.port, stack.router.port, stack.ui.port) == (8001, 8000, 7860)
+    assert (stack.engine_url, stack.router_url) == ("http://127.0.0.1:8001", "http://127.0.0.1:8000")
+    assert stack.base_ref().folder is None
+
+
+def test_a_stack_is_frozen(tmp_path: Path) -> None:
+    stack = load(write(tmp_path, yaml.safe_dump(VALID)))
+    with pytest.raises(ValueError, match="frozen"):
+        stack.router.threshold = 0.1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (changed("router.thresold", 0.5), 'router.thresold: unknown key; did you mean "threshold"?'),
+        (changed("adapters.legal.lable", "x"), 'adapters.legal.lable: unknown key; did you mean "label"?'),
+        (changed("zzz", 1), "zzz: unknown key; valid here: base, engine, router, ui, adapters"),
+        (changed("file", "x"), "file: unknown key"),
+        (changed("router.threshold", 1.5), "router.threshold: Input should be less than or equal to 1 (got 1.5)"),
+        (changed("router.classifier", "magic"), "router.classifier: Input should be 'embedding' or 'nli'"),
+        (changed("engine.port", 99999), "engine.port: Input should be less than or equal to 65535"),
+        (changed("ui.port", 8000), "router.port and ui.port are both 8000"),
+        (changed("engine.url", "localhost:1"), "engine.url: String should match pattern"),
+        (changed("adapters", {}), "adapters: "),
+        (changed("adapters.auto", {"path": "a/b", "label": "x"}), 'the name "auto" is reserved'),
+        (changed("adapters.base", {"path": "a/b", "label": "x"}), 'the base and an adapter are both named "base"'),
+        (changed("adapters.a b", {"path": "a/b", "label": "x"}), "adapters.a b: String should match pattern"),
+        (changed("adapters.legal.label", ""), "adapters.legal.label: String should have at least 1 character"),
+        ("adapters: {legal: {path: a/b, label: x}}", "base: missing"),
+        ("base: {model: a/b, name: x}\nbase: 1", 'line 2: the key "base" stands twice'),
+        ("base: [", "line 1: "),
+        ("- a\n- b", "expected a mapping with the keys base, engine, router, ui, adapters"),
+        ("", "expected a mapping"),
+    ],
+)
+def test_bad_stacks_are_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(caught.value).startswith(str(file))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file; give one with --config"):
+        load(tmp_path / "nothing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "binary.yaml")
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "weights").mkdir()
+    stack = load(write(tmp_path / "stack", changed("base.model", "../weights")))
+    assert stack.base_ref().folder == tmp_path / "weights"
+    missing = load(write(tmp_path / "stack", changed("adapters.legal.path", "../none")))
+    with pytest.raises(
+        ConfigError, match=r"adapters\.legal\.path: no such folder: .*none \(give a folder or a hub"
+    ):
+        missing.adapter_ref("legal")
+
+
+@pytest.mark.parametrize("file", ["adapters.yaml", "demo/adapters.yaml"])
+def test_the_stacks_of_this_project_are_valid(file: str) -> None:
+    assert list(load(ROOT / file).adapters) == ["legal", "medical", "finance"]
+
+
+def test_the_reference_documents_every_key_and_its_default() -> None:
+    text = (ROOT / "adapters.yaml").read_text(encoding="utf-8")
+    given = yaml.safe_load(text)
+    everything = yaml.safe_load(re.sub(r"^(\s*)# (?=[a-z_]+: \S+( +#|$))", r"\1", text, flags=re.MULTILINE))
+    parts: dict[str, type[BaseModel]] = {"base": Base, "engine": Engine, "router": Router, "ui": Ui}
+    for section, part in parts.items():
+        assert set(everything[section]) == set(part.model_fields), section
+        for key, field in part.model_fields.items():
+            if key not in (given[section] or {}):
+                shown = everything[section][key]
+                assert shown == field.default, (
+                    f"{section}.{key}: the default shown in adapters.yaml is not the one"
+                )
+    assert all(set(adapter) == set(Adapter.model_fields) for adapter in everything["adapters"].values())
