@@ -1,0 +1,57 @@
+"""`python -m serve [up|engine|check] [--config adapters.yaml]`: the whole stack, the engine alone, or neither."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from adapters import ConfigError, load
+from serve.stack import check_ports, plan
+from serve.supervisor import StartError, Supervisor
+
+
+def main() -> int:
+    """Exit codes: 0 fine, 1 a process could not start, 2 the stack cannot work as written."""
+    parser = argparse.ArgumentParser(prog="python -m serve", description=__doc__)
+    parser.add_argument(
+        "command", nargs="?", default="up", choices=["up", "engine", "check"],
+        help="up: engine, router and page under one supervisor; engine: vLLM alone, in the foreground; "
+        "check: explain what would start, and start nothing",
+    )  # fmt: skip
+    parser.add_argument("--config", default="adapters.yaml", help="the stack (default: %(default)s)")
+    parser.add_argument("--run-dir", type=Path, default=Path(".run"), help="logs (default: %(default)s)")
+    arguments = parser.parse_args()
+    try:
+        stack = load(arguments.config)
+        planned = plan(stack, arguments.run_dir)
+        for note in planned.notes:
+            say(note)
+        if arguments.command == "check":
+            for service in planned.services:
+                say(f"{service.name}: {shlex.join(service.argv)}")
+                say(f"{service.name}: {service.url}, with {service.env}")
+            return 0
+        if arguments.command == "engine":
+            if planned.engine is None:
+                raise stack.error("engine.url", "is set, so there is no engine to start here")
+            os.execve(planned.engine.argv[0], planned.engine.argv, os.environ | planned.engine.env)
+        check_ports(stack)
+        return Supervisor(planned.services, say).run()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def say(line: str) -> None:
+    """One line of progress, at once."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""One supervised child process: its own process group, its own log, ready only when its probe says so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+LOG_TAIL_LINES = 15
+
+
+class State(StrEnum):
+    """starting → ready → (died) → waiting → starting …; stopped is final."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What to run, and how to know that it can be used.
+
+    `probe` returns what is still missing, or "" when the service is ready; it must return within 2 s.
+    `stop_rank` orders the end: all of one rank are stopped together, lower ranks first.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    log: Path
+    probe: Callable[[], str]
+    url: str
+    grace_s: float = 3.0
+    stop_rank: int = 0
+
+
+@dataclass
+class Child:
+    """A service while it is supervised. Only the supervisor's loop may call its methods."""
+
+    service: Service
+    state: State = State.STOPPED
+    missing: str = ""
+    was_ready: bool = False
+    started: float = 0.0
+    deaths: int = 0
+    _restart_at: float = 0.0
+    _probe_at: float = 0.0
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start the process at the end of its log."""
+        self.service.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.service.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.service.argv,
+                env=os.environ | self.service.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.state, self.started, self.missing = State.STARTING, time.monotonic(), "its first answer"
+
+    def step(self, now: float) -> State:
+        """Look once: dead, ready, or due for a restart. Returns the new state."""
+        if self.state is State.WAITING:
+            if now >= self._restart_at:
+                self.start()
+        elif self._process is None or self._process.poll() is not None:
+            self._died(now)
+        elif self.state is State.STARTING and now >= self._probe_at:
+            self.missing = self.service.probe()
+            self._probe_at = time.monotonic() + 0.5
+            if not self.missing:
+                self.state, self.was_ready, self.deaths = State.READY, True, 0
+        return self.state
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the process that died last."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def restart_in_s(self) -> float:
+        """How long a waiting child still waits."""
+        return max(0.0, self._restart_at - time.monotonic())
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def reap(self, deadline: float) -> None:
+        """Wait until `deadline` (monotonic seconds), then kill whatever is left of the process group."""
+        if self._process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, deadline - time.monotonic()))
+            self._kill_group()
+        self.state = State.STOPPED
+
+    def last_lines(self) -> str:
+        """The end of the log."""
+        text = self.service.log.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+    def _died(self, now: float) -> None:
+        self._kill_group()
+        self.state = State.WAITING
+        self._restart_at = now + BACKOFF_S[min(self.deaths, len(BACKOFF_S) - 1)]
+        self.deaths += 1
+
+    def _kill_group(self) -> None:
+        """The leader may be gone while its workers live on: vLLM's engine core outlives its API server."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
