@@ -1,0 +1,1 @@
+"""The public endpoint: reads a request, chooses the adapter, forwards to the engine."""

@@ -1,0 +1,74 @@
+"""What the engine serves right now: the only source of candidates and of readiness."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import orjson
+
+from adapters import Stack
+from router.errors import EngineUnavailable
+from router.upstream import Upstream, UpstreamError
+
+POLL_S = 1.0
+POLL_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The configured adapters that are up; `problem` says why the engine cannot be used, or is empty."""
+
+    adapters: tuple[str, ...] = ()
+    problem: str = "the engine has not answered yet"
+
+
+class Engine:
+    """Polls the engine's `/health` and `/v1/models`."""
+
+    def __init__(self, stack: Stack, upstream: Upstream) -> None:
+        self._stack = stack
+        self._upstream = upstream
+        self.serving = Serving()
+
+    async def watch(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(POLL_S)
+
+    async def refresh(self) -> None:
+        """Ask once; a failure is a state, not an exception."""
+        try:
+            async with asyncio.timeout(POLL_TIMEOUT_S):
+                health = await self._get("/health")
+                listed = await self._get("/v1/models")
+        except (UpstreamError, TimeoutError) as error:
+            self.serving = Serving(problem=f"the engine does not answer ({str(error) or 'time-out'})")
+            return
+        if health[0] != 200 or listed[0] != 200:
+            self.serving = Serving(problem=f"the engine is not well: status {health[0]} and {listed[0]}")
+            return
+        names = {model["id"] for model in orjson.loads(listed[1])["data"]}
+        if self._stack.base.name not in names:
+            self.serving = Serving(problem=f"the engine serves {sorted(names)}, not {self._stack.base.name}")
+            return
+        self.serving = Serving(tuple(name for name in self._stack.adapters if name in names), problem="")
+
+    def lost(self, error: UpstreamError) -> EngineUnavailable:
+        """A request has just found the engine gone: what the client is told, and readiness at once."""
+        self.serving = Serving(problem=f"the engine does not answer ({error})")
+        return self.unavailable()
+
+    def unavailable(self) -> EngineUnavailable:
+        """The error for a client who asks while the engine cannot be used."""
+        return EngineUnavailable(f"{self.serving.problem}; try again shortly")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Configured adapters that the engine does not list."""
+        return tuple(name for name in self._stack.adapters if name not in self.serving.adapters)
+
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        async with self._upstream.request("GET", path) as answer:
+            return answer.status, await answer.read()

@@ -1,0 +1,237 @@
+"""The wire: what clients send and get, against an engine that misbehaves on command."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import openai
+import pytest
+
+from tests.conftest import Wire
+from tests.servers import FakeEngine, serving
+
+LEGAL = "My landlord wants to evict me before the lease ends. What are my rights?"
+GENERAL = "Which planet has the most moons, and who found the first of them?"
+
+
+@pytest.fixture
+def client(wire: Wire) -> openai.OpenAI:
+    wait_ready(wire.url)
+    return openai.OpenAI(base_url=f"{wire.url}/v1", api_key="none", max_retries=0)
+
+
+def wait_ready(url: str) -> None:
+    deadline = time.monotonic() + 10
+    while ask("GET", f"{url}/ready")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ask(method: str, url: str, body: Any = None) -> tuple[int, Any, dict[str, str]]:
+    """Status, JSON body and lower-case headers."""
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            status, raw, headers = answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            status, raw, headers = error.code, error.read(), error.headers
+    return status, json.loads(raw), {key.lower(): value for key, value in headers.items()}
+
+
+def chat(text: str, **fields: Any) -> dict[str, Any]:
+    return {"model": "auto", "messages": [{"role": "user", "content": text}]} | fields
+
+
+@pytest.mark.parametrize(("text", "model"), [(LEGAL, "legal"), (GENERAL, "base")])
+def test_auto_names_the_chosen_adapter(client: openai.OpenAI, text: str, model: str) -> None:
+    raw = client.chat.completions.with_raw_response.create(**chat(text))
+    assert raw.parse().model == raw.headers["x-lora-select-adapter"] == model
+    assert raw.headers["x-lora-select-reason"] == ("classified" if model == "legal" else "below-threshold")
+    assert 0.5 < float(raw.headers["x-lora-select-score"]) <= 1
+    assert float(raw.headers["x-lora-select-classify-ms"]) >= 0
+    assert raw.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("name", ["base", "finance"])
+def test_a_named_model_bypasses_the_choice(client: openai.OpenAI, name: str) -> None:
+    raw = client.chat.completions.with_raw_response.create(**chat(LEGAL, model=name))
+    assert raw.parse().model == raw.headers["x-lora-select-adapter"] == name
+    assert raw.headers["x-lora-select-reason"] == "named"
+    assert "x-lora-select-score" not in raw.headers
+
+
+def test_streams_pass_with_the_decision_in_their_headers(client: openai.OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(**chat(LEGAL), stream=True)
+    assert raw.headers["x-lora-select-adapter"] == "legal"
+    chunks = list(raw.parse())
+    assert {chunk.model for chunk in chunks} == {"legal"}
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "word0 word1 word2 word3 word4 "
+
+
+def test_only_the_model_is_changed(wire: Wire, client: openai.OpenAI) -> None:
+    extra = {"min_p": 0.1, "vendor": {"deep": [1, None, "ü"]}, "metadata": {"a": "b"}, "temperature": 1.0}
+    client.chat.completions.create(**chat(LEGAL), tools=[], extra_body=extra)
+    assert wire.engine.seen[-1] == chat(LEGAL, model="legal", tools=[]) | extra
+
+
+def test_keys_and_cookies_do_not_reach_the_engine(wire: Wire, client: openai.OpenAI) -> None:
+    client.chat.completions.create(**chat(LEGAL), extra_headers={"cookie": "a=b", "traceparent": "00-1"})
+    headers = wire.engine.seen_headers[-1]
+    assert headers["traceparent"] == "00-1"
+    assert not {"authorization", "cookie"} & set(headers)
+
+
+def test_the_engines_own_errors_pass_untouched(wire: Wire, client: openai.OpenAI) -> None:
+    del client
+    status, body, headers = ask("POST", f"{wire.url}/v1/chat/completions", chat(LEGAL, test="teapot"))
+    assert (status, body["error"]["code"], headers["x-lora-select-adapter"]) == (418, 418, "legal")
+
+
+def test_models_lists_what_can_be_asked(client: openai.OpenAI) -> None:
+    models = {model.id: model for model in client.models.list()}
+    assert list(models) == ["auto", "base", "legal", "medical", "finance"]
+    assert models["legal"].parent == "base"  # type: ignore[attr-defined]
+    assert client.models.retrieve("legal").id == "legal"
+    with pytest.raises(openai.NotFoundError, match="auto, base, legal"):
+        client.models.retrieve("nobody")
+
+
+def test_route_is_a_dry_run(wire: Wire, client: openai.OpenAI) -> None:
+    del client
+    asked = len(wire.engine.seen)
+    text = "Which symptoms does a heart attack have?"
+    status, first, _ = ask("POST", f"{wire.url}/route", {"text": text})
+    _, second, _ = ask("POST", f"{wire.url}/route", chat(text))
+    assert (status, first["model"], first["reason"]) == (200, "medical", "classified")
+    assert next(iter(first["scores"])) == "medical"
+    assert set(first["scores"]) == {"base", "legal", "medical", "finance"}
+    assert sum(first["scores"].values()) == pytest.approx(1)
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert second["scores"] == first["scores"]
+    assert len(wire.engine.seen) == asked
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "code"),
+    [
+        (b"{nonsense", 400, None, "invalid_json"),
+        (b'"text"', 400, None, "invalid_json"),
+        (b"\xff\xfe", 400, None, "invalid_json"),
+        (b"", 400, None, "invalid_json"),
+        ({"model": "auto"}, 400, "messages", "missing_field"),
+        ({"model": "auto", "messages": "hello"}, 400, "messages", None),
+        ({"messages": []}, 400, "model", None),
+        ({"model": 7, "messages": []}, 400, "model", None),
+        (chat(LEGAL, model="nobody"), 404, "model", "model_not_found"),
+        (chat("x" * 600_000), 413, None, "request_too_large"),
+    ],
+)
+def test_bad_requests(wire: Wire, client: openai.OpenAI, body: Any, status: int, param: str, code: str) -> None:
+    del client
+    got, answer, headers = ask("POST", f"{wire.url}/v1/chat/completions", body)
+    assert (got, answer["error"]["param"], answer["error"]["code"]) == (status, param, code)
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert headers["x-request-id"]
+    if status == 404:
+        assert "auto, base, legal, medical, finance" in answer["error"]["message"]
+    assert ask("GET", f"{wire.url}/health")[0] == 200
+
+
+def test_chunked_bodies_are_limited_too(wire: Wire) -> None:
+    connection = http.client.HTTPConnection(wire.url.removeprefix("http://"))
+    connection.request("POST", "/v1/chat/completions", iter([b"x" * 100_000] * 6), encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/metrics", 404), ("POST", "/v1/load_lora_adapter", 404), ("GET", "/v1/chat/completions", 405)],
+)
+def test_other_routes_are_not_there(wire: Wire, method: str, path: str, status: int) -> None:
+    assert ask(method, wire.url + path)[0] == status
+
+
+def test_a_broken_stream_ends_with_an_error_event(client: openai.OpenAI) -> None:
+    words: list[str] = []
+
+    def listen() -> None:
+        for chunk in client.chat.completions.create(**chat(LEGAL), stream=True, extra_body={"test": "break"}):
+            words.append(chunk.choices[0].delta.content or "")
+
+    with pytest.raises(openai.APIError, match="does not answer"):
+        listen()
+    assert words == ["word0 ", "word1 ", "word2 "]
+
+
+def test_a_broken_answer_is_an_error_page(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(**chat(LEGAL), extra_body={"test": "break"})
+    assert caught.value.status_code == 503
+    assert caught.value.code == "engine_unavailable"
+    assert caught.value.response.headers["retry-after"]
+    assert caught.value.response.headers["x-lora-select-adapter"] == "legal"
+
+
+def test_a_client_that_goes_away_cancels_the_engines_request(wire: Wire, client: openai.OpenAI) -> None:
+    wire.engine.cancelled.clear()
+    stream = client.chat.completions.create(**chat(LEGAL), stream=True, extra_body={"test": "stall"})
+    next(iter(stream))
+    stream.close()
+    assert wire.engine.cancelled.wait(5)
+
+
+def test_many_clients_never_get_each_others_answers(wire: Wire, client: openai.OpenAI) -> None:
+    del client
+
+    async def all_at_once() -> list[tuple[str, str]]:
+        async with openai.AsyncOpenAI(base_url=f"{wire.url}/v1", api_key="none") as many:
+            names = ["base", "legal", "medical", "finance"] * 10
+            calls = [many.chat.completions.create(**chat(LEGAL, model=name)) for name in names]
+            return [(name, answer.model) for name, answer in zip(names, await asyncio.gather(*calls), strict=True)]
+
+    assert all(asked == got for asked, got in asyncio.run(all_at_once()))
+
+
+def test_an_engine_that_goes_and_comes(wire: Wire, client: openai.OpenAI) -> None:
+    wire.engine.healthy = False
+    deadline = time.monotonic() + 5
+    while ask("GET", f"{wire.url}/ready")[0] == 200 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    status, body, headers = ask("POST", f"{wire.url}/v1/chat/completions", chat(LEGAL))
+    assert (status, body["error"]["code"], headers["retry-after"]) == (503, "engine_unavailable", "2")
+    wire.engine.healthy = True
+    wait_ready(wire.url)
+    assert client.chat.completions.create(**chat(LEGAL)).model == "legal"
+
+
+def test_an_adapter_that_is_not_up_is_never_chosen(wire: Wire, client: openai.OpenAI) -> None:
+    wire.engine.models.remove("legal")
+    try:
+        deadline = time.monotonic() + 5
+        while "legal" in [model.id for model in client.models.list()] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert client.chat.completions.create(**chat(LEGAL)).model != "legal"
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(**chat(LEGAL, model="legal"))
+        status, body, _ = ask("GET", f"{wire.url}/ready")
+        assert (status, body["problem"]) == (503, "the engine does not list legal")
+    finally:
+        wire.engine.models.append("legal")
+        wait_ready(wire.url)
+
+
+def test_serving_stops_when_asked() -> None:
+    with serving(FakeEngine([])) as url:
+        port = int(url.rsplit(":", 1)[1])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
