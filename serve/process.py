@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 LOG_TAIL_LINES = 15
+ERROR = re.compile(r"\b\w*(?:Error|Exception): .+")
 
 
 class State(StrEnum):
@@ -55,12 +57,14 @@ class Child:
     deaths: int = 0
     _restart_at: float = 0.0
     _probe_at: float = 0.0
+    _log_start: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
         """Start the process at the end of its log."""
         self.service.log.parent.mkdir(parents=True, exist_ok=True)
         with self.service.log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 self.service.argv,
                 env=os.environ | self.service.env,
@@ -69,7 +73,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.state, self.started, self.missing = State.STARTING, time.monotonic(), "its first answer"
+        self.state, self.started, self.missing = State.STARTING, time.monotonic(), "no answer yet"
 
     def step(self, now: float) -> State:
         """Look once: dead, ready, or due for a restart. Returns the new state."""
@@ -108,10 +112,17 @@ class Child:
             self._kill_group()
         self.state = State.STOPPED
 
-    def last_lines(self) -> str:
-        """The end of the log."""
-        text = self.service.log.read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+    def why(self) -> str:
+        """The first error that this start logged, and the log's end.
+
+        vLLM's last error only says that its engine core failed; the cause stands far above it.
+        """
+        with self.service.log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        causes = (match[0] for line in lines if (match := ERROR.search(line)))
+        cause = next(causes, "no error in the log")
+        return f"{cause}\nthe end of {self.service.log}:\n" + "\n".join(lines[-LOG_TAIL_LINES:])
 
     def _died(self, now: float) -> None:
         self._kill_group()

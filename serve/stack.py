@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,8 +112,11 @@ def _http_probe(url: str) -> Callable[[], str]:
         try:
             with urllib.request.urlopen(url, timeout=PROBE_TIMEOUT_S):
                 return ""
+        except urllib.error.HTTPError as error:
+            error.close()
+            return f"it answers with status {error.code}"
         except OSError:
-            return "its first answer"
+            return "no answer yet"
 
     return probe
 

@@ -74,9 +74,7 @@ class Supervisor:
         elif child.state is State.WAITING:
             died = f"{name}: ended with code {child.exit_code}"
             if not child.was_ready:
-                raise StartError(
-                    f"{died} before it was ready; the end of {child.service.log}:\n{child.last_lines()}"
-                )
+                raise StartError(f"{died} before it was ready: {child.why()}")
             self._say(f"{died}; again in {child.restart_in_s:.0f} s (log: {child.service.log})")
             self._began = time.monotonic()
 

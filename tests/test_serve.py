@@ -229,9 +229,17 @@ def test_a_task_runs_when_all_are_ready_and_its_code_counts(tmp_path: Path) -> N
 
 
 def test_a_child_that_dies_at_start_ends_the_stack_with_its_last_lines(tmp_path: Path) -> None:
-    dying = service(tmp_path, "dying", "print('no memory left', flush=True); sys.exit(3)")
+    script = (
+        "print('RuntimeError: no memory left', flush=True); print('line\\n' * 50, flush=True); "
+        "print('RuntimeError: see above'); sys.exit(3)"
+    )
+    (tmp_path / "dying.log").write_text("ValueError: of the day before\n")
+    dying = service(tmp_path, "dying", script)
     running = service(tmp_path, "running", RUN)
-    with pytest.raises(StartError, match=r"(?s)dying: ended with code 3 before it was ready.*no memory left"):
+    with pytest.raises(
+        StartError,
+        match=r"(?s)dying: ended with code 3 before it was ready: RuntimeError: no memory left\nthe end.*above$",
+    ):
         Supervisor([running, dying], lambda _: None).run()
     ready = tmp_path / "running.ready"
     assert not ready.exists() or gone(int(ready.read_text()))
