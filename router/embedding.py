@@ -11,7 +11,8 @@ import numpy as np
 from adapters import Stack
 from router.encoder import Encoder, Vectors, load_minilm
 
-BEST = 5
+PHRASINGS = ("{}", "a question about {}")
+BEST = 7
 """A class is as near as the mean of its nearest prototypes: one lucky sentence must not decide."""
 
 TEMPERATURE = 0.04
@@ -24,8 +25,11 @@ class EmbeddingClassifier:
 
     def __init__(self, encoder: Encoder, labels: Mapping[str, str], base: str, everyday: Sequence[str]) -> None:
         self._encoder = encoder
-        sentences = {name: prototypes(label) for name, label in labels.items()} | {base: list(everyday)}
-        self._classes: dict[str, Vectors] = {name: encoder.encode(texts) for name, texts in sentences.items()}
+        topics = {name: split(label) for name, label in labels.items()} | {base: list(everyday)}
+        self._classes: dict[str, Vectors] = {
+            name: encoder.encode([phrasing.format(topic) for topic in listed for phrasing in PHRASINGS])
+            for name, listed in topics.items()
+        }
 
     @classmethod
     def load(cls, stack: Stack, labels: Mapping[str, str]) -> EmbeddingClassifier:
@@ -39,7 +43,7 @@ class EmbeddingClassifier:
         return [{name: float(column[row]) for name, column in columns.items()} for row in range(len(texts))]
 
 
-def prototypes(label: str) -> list[str]:
+def split(label: str) -> list[str]:
     """A label, and each topic that it lists."""
     topics = [topic.strip() for topic in re.split(r",|;|\band\b|\bor\b", label) if topic.strip()]
     return list(dict.fromkeys([label, *topics]))

@@ -18,7 +18,7 @@ from demo import corpus
 from router import classify
 from router.choose import Policy, choose, probabilities
 from router.classify import ClassifierError, Scorer, load_classifier
-from router.embedding import prototypes
+from router.embedding import split
 from router.encoder import load_minilm
 from router.export import export
 from router.nli import NliClassifier
@@ -56,7 +56,7 @@ def test_weights_that_are_not_the_published_ones_are_refused(tmp_path: Path) -> 
 
 
 def test_a_label_is_a_list_of_topics() -> None:
-    assert prototypes("law, courts and contracts") == ["law, courts and contracts", "law", "courts", "contracts"]
+    assert split("law, courts and contracts") == ["law, courts and contracts", "law", "courts", "contracts"]
 
 
 def test_the_demo_questions_are_routed(capsys: pytest.CaptureFixture[str]) -> None:
