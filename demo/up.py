@@ -1,0 +1,34 @@
+"""The whole embedded stack: build what is missing, serve it, ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from adapters import load
+from demo.samples import ask_all
+from serve.stack import check_ports, plan
+from serve.supervisor import Supervisor
+
+STACK = Path(__file__).with_name("adapters.yaml")
+RUN_DIR = Path(".run")
+
+
+def up(once: bool, say: Callable[[str], None]) -> int:
+    """Serve demo/adapters.yaml and ask the samples; stay up until a signal unless `once`.
+
+    Returns 0, or 1 when a sample went wrong. Raises ConfigError, or StartError when a process cannot start.
+    """
+    stack = load(STACK)
+    planned = plan(stack, RUN_DIR)
+    check_ports(stack)
+    for note in planned.notes:
+        say(note)
+
+    def task() -> int:
+        code = ask_all(stack, say)
+        if not once:
+            say("Ctrl-C ends all of it")
+        return code
+
+    return Supervisor(planned.services, say).run(task, stop_after_task=once)

@@ -1,0 +1,341 @@
+"""The whole stack, real vLLM on the demo models: numbers against PEFT, clients, a browser, a killed engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from adapters import Stack, load
+from demo import corpus
+from demo.samples import SAMPLES
+from tests import browser
+from tests.servers import free_port
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / ".demo"
+ADAPTERS = ("legal", "medical", "finance")
+MODELS = ("demo-base", *ADAPTERS)
+START_LIMIT_S = 180
+
+
+@dataclass
+class Running:
+    """A stack that is up, and the supervisor that holds it."""
+
+    stack: Stack
+    supervisor: subprocess.Popen[str]
+    log: Path
+
+    @cached_property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.stack.router_url}/v1", api_key="none", max_retries=0)
+
+    @property
+    def page_url(self) -> str:
+        return f"http://127.0.0.1:{self.stack.ui.port}"
+
+    def children(self) -> list[int]:
+        """Every process below the supervisor."""
+        found, todo = [], [self.supervisor.pid]
+        while todo:
+            for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+                below = [int(pid) for pid in task.read_text().split()]
+                found += below
+                todo += below
+        return found
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except OSError:
+        return 0
+
+
+def wait_for(what: str, url: str, wanted: int, limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while (last := status(url)) != wanted:
+        assert time.monotonic() < deadline, f"{what}: still {last} after {limit_s} s"
+        time.sleep(0.25)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """`python -m serve` on the demo stack, on free ports, ended as a person would end it: with Ctrl-C."""
+    subprocess.run([sys.executable, "-m", "demo", "build"], cwd=ROOT, check=True)
+    folder = tmp_path_factory.mktemp("stack")
+    file = folder / "adapters.yaml"
+    file.write_text(yaml.safe_dump(moved_stack(), sort_keys=False))
+    stack, log = load(file), folder / "serve.log"
+    command = [sys.executable, "-m", "serve", "--config", str(file), "--run-dir", str(ROOT / ".run" / "test")]
+    with log.open("w") as out:
+        supervisor = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)
+    up = Running(stack, supervisor, log)
+    try:
+        deadline = time.monotonic() + START_LIMIT_S
+        while status(f"{stack.router_url}/ready") != 200:
+            assert supervisor.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.25)
+        yield up
+        up.client.close()
+    finally:
+        supervisor.send_signal(signal.SIGINT)
+        supervisor.wait(30)
+
+
+def moved_stack() -> dict[str, Any]:
+    """demo/adapters.yaml on free ports, with paths that hold from any folder."""
+    data: dict[str, Any] = yaml.safe_load((ROOT / "demo" / "adapters.yaml").read_text())
+    data["base"] |= {"model": str(DEMO / "base"), "chat_template": str(ROOT / "templates" / "instruct.jinja")}
+    for name, adapter in data["adapters"].items():
+        adapter["path"] = str(DEMO / "adapters" / name)
+    data["engine"]["port"], data["router"]["port"] = free_port(), free_port()
+    data["ui"] = {"port": free_port()}
+    return data
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------
+
+
+class Reference:
+    """transformers + PEFT in float32, teacher-forced: what the engine's log-probabilities must be."""
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(DEMO / "base")
+
+    @cached_property
+    def model(self) -> Any:
+        base = AutoModelForCausalLM.from_pretrained(DEMO / "base", dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, DEMO / "adapters" / ADAPTERS[0], adapter_name=ADAPTERS[0])
+        for name in ADAPTERS[1:]:
+            model.load_adapter(DEMO / "adapters" / name, adapter_name=name)
+        return model.eval()
+
+    def logprobs(self, name: str, tokens: list[int]) -> list[float]:
+        """Of every token but the first, given those before it."""
+        if name == "demo-base":
+            with self.model.disable_adapter():
+                return self._forward(tokens)
+        self.model.set_adapter(name)
+        return self._forward(tokens)
+
+    def _forward(self, tokens: list[int]) -> list[float]:
+        with torch.inference_mode():
+            logits = self.model(torch.tensor([tokens])).logits[0, :-1].double()
+        return logits.log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()  # type: ignore[no-any-return]
+
+    def prompt(self, question: str) -> list[int]:
+        messages = [{"role": "user", "content": question}]
+        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return list(ids)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the engine said of one request: all tokens, the log-probability of each but the first, and when."""
+
+    name: str
+    tokens: list[int]
+    logprobs: list[float]
+    began: float
+    ended: float
+
+
+def complete(running: Running, name: str, prompt: list[int], max_tokens: int) -> Scored:
+    """Greedy, through the router, with the log-probabilities of prompt and answer."""
+    began = time.monotonic()
+    extra = {"prompt_logprobs": 0, "return_token_ids": True, "ignore_eos": True}
+    answer = running.client.completions.create(
+        model=name, prompt=prompt, max_tokens=max_tokens, temperature=0, logprobs=0, extra_body=extra
+    )
+    choice: Any = answer.choices[0]
+    assert answer.model == name
+    given = [choice.prompt_logprobs[i][str(token)]["logprob"] for i, token in enumerate(prompt) if i > 0]
+    tokens = [*prompt, *choice.token_ids]
+    return Scored(name, tokens, [*given, *choice.logprobs.token_logprobs], began, time.monotonic())
+
+
+def furthest(scored: Scored, expected: list[float]) -> float:
+    assert len(scored.logprobs) == len(expected)
+    return max(abs(got - want) for got, want in zip(scored.logprobs, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_alone_every_model_equals_peft(running: Running, reference: Reference, name: str) -> None:
+    for sample in SAMPLES:
+        scored = complete(running, name, reference.prompt(sample.question), max_tokens=12)
+        assert furthest(scored, reference.logprobs(name, scored.tokens)) <= 1e-3
+
+
+def test_in_a_mixed_batch_every_model_equals_peft(running: Running, reference: Reference) -> None:
+    """With as many adapters as slots that are in use: the base-row fault of vllm#48421 would show here."""
+    work = list(itertools.product(MODELS, [reference.prompt(sample.question) for sample in SAMPLES]))
+    random.Random(0).shuffle(work)
+    with ThreadPoolExecutor(len(work)) as pool:
+        done = list(pool.map(lambda item: complete(running, item[0], item[1], max_tokens=64), work))
+    assert max(one.began for one in done) < min(one.ended for one in done), "the requests did not overlap"
+    worst = dict.fromkeys(MODELS, 0.0)
+    for scored in done:
+        worst[scored.name] = max(
+            worst[scored.name], furthest(scored, reference.logprobs(scored.name, scored.tokens))
+        )
+    assert max(worst.values()) <= 1e-3, worst
+
+
+def test_the_wrong_adapter_would_be_noticed(running: Running, reference: Reference) -> None:
+    """The bound of the tests above means something only if another model is far from it."""
+    scored = complete(running, "legal", reference.prompt(SAMPLES[0].question), max_tokens=12)
+    for other in set(MODELS) - {"legal"}:
+        assert furthest(scored, reference.logprobs(other, scored.tokens)) > 1
+
+
+def test_routed_answers_hold_their_facts(running: Running) -> None:
+    rows = random.Random(1).sample([row for rows in corpus.load().values() for row in rows], 40)
+    held = [row.fact in ask(running.client, "auto", row.question) for row in rows]
+    assert sum(held) / len(held) >= 0.8
+
+
+def ask(client: openai.OpenAI, model: str, question: str) -> str:
+    messages: Any = [{"role": "user", "content": question}]
+    answer = client.chat.completions.create(model=model, messages=messages, max_tokens=48, temperature=0)
+    return answer.choices[0].message.content or ""
+
+
+# --- clients ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["auto", "legal", "demo-base"])
+def test_the_openai_sdk(running: Running, model: str, stream: bool) -> None:
+    messages: Any = [{"role": "user", "content": SAMPLES[0].question}]
+    raw: Any = running.client.chat.completions.with_raw_response.create(
+        model=model, messages=messages, max_tokens=24, temperature=0, stream=stream
+    )
+    name = "legal" if model == "auto" else model
+    assert raw.headers["x-lora-select-adapter"] == name
+    assert raw.headers["x-lora-select-reason"] == ("classified" if model == "auto" else "named")
+    if stream:
+        chunks = list(raw.parse())
+        assert {chunk.model for chunk in chunks} == {name}
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    else:
+        assert raw.parse().model == name
+        text = raw.parse().choices[0].message.content
+    assert (SAMPLES[0].fact in text) == (name == "legal")
+
+
+def test_the_async_openai_sdk(running: Running) -> None:
+    async def all_at_once() -> list[tuple[str, str]]:
+        async with openai.AsyncOpenAI(base_url=f"{running.stack.router_url}/v1", api_key="none") as client:
+            return list(await asyncio.gather(*(both(client, sample.question) for sample in SAMPLES)))
+
+    async def both(client: openai.AsyncOpenAI, question: str) -> tuple[str, str]:
+        messages: Any = [{"role": "user", "content": question}]
+        fields: Any = {"model": "auto", "messages": messages, "max_tokens": 24, "temperature": 0}
+        whole = await client.chat.completions.create(**fields)
+        pieces = [chunk async for chunk in await client.chat.completions.create(**fields, stream=True)]
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in pieces if chunk.choices)
+        assert text == whole.choices[0].message.content
+        return whole.model, text
+
+    for sample, (model, text) in zip(SAMPLES, asyncio.run(all_at_once()), strict=True):
+        assert model == sample.model
+        assert sample.fact in text
+
+
+def test_a_prompt_that_is_too_long_gets_the_engines_own_error(running: Running) -> None:
+    with pytest.raises(openai.BadRequestError, match="512"):
+        ask(running.client, "legal", "law " * 2000)
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="chromium is not installed (apt install chromium)")
+def test_the_page_in_a_browser(running: Running) -> None:
+    with browser.browsing() as chromium, browser.page_at(chromium, running.page_url) as page:
+        for sample in SAMPLES[1:]:
+            seen = browser.ask(page, sample.question)
+            assert sample.fact in seen.text
+            assert seen.model == sample.model
+            assert set(seen.bars) == set(MODELS)
+        page.screenshot(path=ROOT / ".run" / "screenshots" / "stack.png")
+
+
+# --- a killed engine; last, since it costs a restart ------------------------------------------------------------
+
+
+def test_an_engine_that_is_killed_comes_back(running: Running) -> None:
+    ready = f"{running.stack.router_url}/ready"
+    (leader,) = [pid for pid in running.children() if b"vllm.entrypoints" in cmdline(pid)]
+    before = set(running.children())
+    messages: Any = [{"role": "user", "content": SAMPLES[0].question}]
+    stream: Any = running.client.chat.completions.create(
+        model="auto", messages=messages, stream=True, max_tokens=400, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    with ThreadPoolExecutor(1) as pool:
+        whole = pool.submit(
+            running.client.chat.completions.create,
+            model="legal", messages=messages, max_tokens=400, extra_body={"ignore_eos": True},
+        )  # fmt: skip
+        time.sleep(0.2)
+        os.kill(leader, signal.SIGKILL)
+        with pytest.raises(openai.APIError, match="engine"):
+            list(stream)
+        error = whole.exception(timeout=10)
+    assert isinstance(error, openai.InternalServerError)
+    assert (error.status_code, error.code) == (503, "engine_unavailable")
+    wait_for("readiness to fall", ready, 503, 10)
+    wait_for("the engine's return", ready, 200, START_LIMIT_S)
+    assert SAMPLES[0].fact in ask(running.client, "auto", SAMPLES[0].question)
+    assert leader not in running.children()
+    engines = [pid for pid in running.children() if b"vllm.entrypoints" in cmdline(pid)]
+    assert len(engines) == 1, "two engines"
+    assert len(before - set(running.children())) >= 2, "the old engine's workers are still there"
+
+
+def test_ctrl_c_ends_everything_within_ten_seconds(running: Running) -> None:
+    children = running.children()
+    assert len(children) >= 4
+    began = time.monotonic()
+    running.supervisor.send_signal(signal.SIGINT)
+    assert running.supervisor.wait(15) == 0, running.log.read_text()
+    assert time.monotonic() - began < 10
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists() and cmdline(pid) != b""]
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,43 @@
+"""One tqdm bar per training, with the loss in it, in place of the libraries' own output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import transformers
+from tqdm import tqdm
+
+
+class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Draws the bar; the Trainer's own would print a dictionary at each logging step."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Open the bar."""
+        self.bar = tqdm(total=state.max_steps, desc=self.label, unit="step", mininterval=0.5)
+
+    def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Advance by one optimizer step."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
+        """Show the newest loss."""
+        if self.bar is not None and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+
+    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Close the bar, so that what is printed next starts on a line of its own."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def quiet() -> None:
+    """Leave only errors and our own bars: loading and saving a tiny model draws six others."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
