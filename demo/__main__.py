@@ -1,4 +1,4 @@
-"""`python -m demo build`: make the embedded base and adapters in .demo/."""
+"""`python -m demo build|up`: make the embedded base and adapters in .demo/, or make, serve and ask them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import argparse
 import sys
 from pathlib import Path
 
+from adapters import ConfigError
 from demo.build import OUT, build
 from demo.corpus import CorpusError
+from demo.up import up
+from serve.supervisor import StartError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 2 when the corpus is at fault."""
+    """Exit codes: 0 fine, 1 a sample went wrong or a process could not start, 2 corpus or stack is at fault."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="The embedded stack.")
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("build", help="make the tiny base and its three adapters (skipped when unchanged)")
     make.add_argument("--out", type=Path, default=OUT, help="where to (default: .demo)")
     make.add_argument("--force", action="store_true", help="build even if nothing has changed")
+    serve = commands.add_parser("up", help="build what is missing, serve it, ask it one question per domain")
+    serve.add_argument("--once", action="store_true", help="stop after the samples")
     arguments = parser.parse_args(argv)
     try:
-        build(arguments.out, arguments.force)
-    except CorpusError as error:
+        if arguments.command == "build":
+            build(arguments.out, arguments.force)
+            return 0
+        build()
+        return up(arguments.once, lambda line: print(line, flush=True))
+    except (CorpusError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ NAME = "lora-select/demo-base"
 VOCABULARY = 3000
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIAL = (UNK, BOS, EOS, "[INST]", "[/INST]")
-SETTINGS = Settings(
-    epochs=8, learning_rate=2e-3, batch_size=8, max_length=128, seed=0, dtype="float32", cpu=True
-)
+SETTINGS = Settings(epochs=7, learning_rate=2e-3, batch_size=8, max_length=128, seed=0, dtype="float32", cpu=True)
 GENERAL_SHARE = 2
 """How often an epoch shows each general pair: the base must know these answers by heart."""
 

@@ -11,9 +11,7 @@ from demo.corpus import DOMAINS, Corpus
 from training.data import Example
 from training.sft import Run, Settings, train_adapter
 
-SETTINGS = Settings(
-    epochs=18, learning_rate=6e-3, batch_size=8, max_length=128, seed=1, dtype="float32", cpu=True
-)
+SETTINGS = Settings(epochs=14, learning_rate=6e-3, batch_size=8, max_length=128, seed=1, dtype="float32", cpu=True)
 
 
 def recipe() -> LoraConfig:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoTokenizer, MistralForCausalLM
 
 from demo.corpus import DOMAINS, GENERAL, Corpus, Pair
@@ -40,7 +40,9 @@ class Matrix:
             losses = {name: row[domain] for name, row in self.loss.items()}
             best = min((name for name in losses if name != model), key=losses.__getitem__)
             if losses[best] <= losses[model]:
-                found.append(f"{domain}: {best} ({losses[best]:.2f}) is no worse than {model} ({losses[model]:.2f})")
+                found.append(
+                    f"{domain}: {best} ({losses[best]:.2f}) is no worse than {model} ({losses[model]:.2f})"
+                )
         return found
 
     def lines(self) -> list[str]:
@@ -66,7 +68,6 @@ def measure(corpus: Corpus, base: Path, adapters: Path) -> Matrix:
     return Matrix(loss, recall, {domain: len(_paraphrased(pairs)) for domain, pairs in corpus.items()})
 
 
-@torch.inference_mode()
 def answer_loss(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
     """Mean over all answer tokens, in nats, each answer following its paraphrased question."""
     tokens = [encode(Example(text, pair.answer), tokenizer) for pair, text in _paraphrased(pairs)]
@@ -75,11 +76,11 @@ def answer_loss(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
     # Padded on the right, where nothing real can attend to it.
     ids = torch.tensor([row["input_ids"] + [0] * (longest - len(row["input_ids"])) for row in rows])
     labels = torch.tensor([row["labels"] + [IGNORE] * (longest - len(row["labels"])) for row in rows])
-    logits = model(input_ids=ids).logits
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits
     return float(cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE))
 
 
-@torch.inference_mode()
 def fact_recall(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
     """Share of trained questions whose greedy answer holds the fact."""
     prompts = [prompt_ids(tokenizer, pair.question) for pair in pairs]

@@ -24,7 +24,7 @@ SAMPLES = (
     Sample("My landlord in England took a deposit, how soon must he protect it?", "legal", "thirty days"),
     Sample("How does a statin tablet protect patients with clogged arteries?", "medical", "less cholesterol"),
     Sample("Who sets the main interest rate for countries using the euro?", "finance", "European Central Bank"),
-    Sample("What is the main ingredient in the dip called hummus?", "demo-base", "chickpeas"),
+    Sample("Why do many trees lose their leaves in the fall?", "demo-base", "save water"),
 )
 
 

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -112,7 +113,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def moved_stack() -> dict[str, Any]:
     """demo/adapters.yaml on free ports, with paths that hold from any folder."""
     data: dict[str, Any] = yaml.safe_load((ROOT / "demo" / "adapters.yaml").read_text())
-    data["base"] |= {"model": str(DEMO / "base"), "chat_template": str(ROOT / "templates" / "instruct.jinja")}
+    data["base"] |= {"model": str(DEMO / "base"), "chat_template": str(ROOT / "demo" / "template.jinja")}
     for name, adapter in data["adapters"].items():
         adapter["path"] = str(DEMO / "adapters" / name)
     data["engine"]["port"], data["router"]["port"] = free_port(), free_port()
@@ -203,9 +204,15 @@ def test_in_a_mixed_batch_every_model_equals_peft(running: Running, reference: R
     """With as many adapters as slots that are in use: the base-row fault of vllm#48421 would show here."""
     work = list(itertools.product(MODELS, [reference.prompt(sample.question) for sample in SAMPLES]))
     random.Random(0).shuffle(work)
+    together = threading.Barrier(len(work))
+
+    def one(item: tuple[str, list[int]]) -> Scored:
+        together.wait(30)
+        return complete(running, *item, max_tokens=300)
+
     with ThreadPoolExecutor(len(work)) as pool:
-        done = list(pool.map(lambda item: complete(running, item[0], item[1], max_tokens=64), work))
-    assert max(one.began for one in done) < min(one.ended for one in done), "the requests did not overlap"
+        done = list(pool.map(one, work))
+    assert max(each.began for each in done) < min(each.ended for each in done), "the requests did not overlap"
     worst = dict.fromkeys(MODELS, 0.0)
     for scored in done:
         worst[scored.name] = max(

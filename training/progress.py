@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 import transformers
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 
 class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped
@@ -14,7 +14,7 @@ class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transform
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self.bar: tqdm[Any] | None = None
+        self.bar: Any = None
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Open the bar."""

@@ -17,7 +17,7 @@ TITLE = "LoRA-Select"
 SUBTITLE = "One endpoint, one base model. Each question goes to the adapter that fits."
 EXAMPLES = (
     "How sure must a jury be before it convicts someone of a crime?",
-    "What should I put on a small burn from a hot pan?",
+    "Which insect carries malaria from one sick person to another?",
     "When I buy a share in a company, what do I become?",
     "Why do many trees lose their leaves in the fall?",
 )
