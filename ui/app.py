@@ -100,7 +100,8 @@ def conversation(turns: Turns) -> list[dict[str, Any]]:
     """The turns as Gradio's chat messages. Text is escaped: the chat would run it as HTML."""
     messages: list[dict[str, Any]] = []
     for turn in turns:
-        said = [_text(turn.answer.text)] if turn.answer.text else []
+        # Chat templates often leave the space before an answer to the model.
+        said = [_text(turn.answer.text.lstrip())] if turn.answer.text.strip() else []
         messages.append({"role": "user", "content": [_text(turn.question)]})
         messages.append({"role": "assistant", "content": [*said, _html(below(turn.answer))]})
     return messages

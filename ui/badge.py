@@ -11,7 +11,7 @@ from ui.chat import Answer, Decision
 REASONS = {
     "classified": "chosen by content",
     "named": "named by you",
-    "below-threshold": "no adapter was sure enough, so the base answered",
+    "below-threshold": "no adapter fits well enough, so the base answered",
     "no-text": "there was no text to judge, so the base answered",
     "classifier-error": "the classifier failed, so the base answered",
     "classifier-timeout": "the classifier was too slow, so the base answered",
@@ -87,9 +87,9 @@ def _bar(name: str, score: float, chosen: bool) -> str:
 
 
 def _time(decision: Decision) -> str:
-    if decision.score is None or decision.classify_ms is None:
+    if decision.reason != "classified" or decision.classify_ms is None:
         return ""
-    return f" in {decision.classify_ms:.1f} ms" if decision.reason == "classified" else ""
+    return f" in {decision.classify_ms:.1f} ms" if decision.classify_ms else ", as before"
 
 
 def _text(raw: str) -> str:
