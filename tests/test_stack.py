@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import random
 import signal
@@ -29,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapters import Stack, load
 from demo import corpus
+from demo.measure import Matrix
 from demo.samples import SAMPLES
 from tests import browser
 from tests.servers import free_port
@@ -231,6 +233,13 @@ def test_the_wrong_adapter_would_be_noticed(running: Running, reference: Referen
     scored = complete(running, "legal", reference.prompt(SAMPLES[0].question), max_tokens=12)
     for other in set(MODELS) - {"legal"}:
         assert furthest(scored, reference.logprobs(other, scored.tokens)) > 1
+
+
+def test_each_adapter_is_the_best_in_its_own_domain(running: Running) -> None:
+    del running
+    matrix = Matrix(**json.loads((DEMO / "matrix.json").read_text()))
+    assert matrix.faults() == []
+    assert min(matrix.recall.values()) >= 0.95
 
 
 def test_routed_answers_hold_their_facts(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
