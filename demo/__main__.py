@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,14 +28,18 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.command == "build":
             build(arguments.out, arguments.force)
             return 0
-        build()
-        return up(arguments.once, lambda line: print(line, flush=True))
+        # A process of its own: training's threads and memory would stay with the supervisor otherwise.
+        built = subprocess.run([sys.executable, "-m", "demo", "build"], check=False).returncode
+        return built or up(arguments.once, lambda line: print(line, flush=True))
     except (CorpusError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 2
     except StartError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; a build begins anew next time", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
