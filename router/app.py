@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from adapters import AUTO, Stack
-from router.asgi import ClientGone, Headers, Receive, Scope, Send, header, read_json, send_body, send_error
+from router.asgi import (
+    ClientGone,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    cancelled_when_gone,
+    header,
+    read_json,
+    send_body,
+    send_error,
+)
+from router.catalog import Catalog
 from router.choose import Decision, Policy, Reason, choose, probabilities
 from router.classify import Classifier, ClassifierError, Judged, Scorer
 from router.conversation import subject
@@ -66,7 +75,7 @@ class App:
         self._engine = engine
         self._policy = Policy(stack.base.name, stack.router.threshold)
         self._limit = int(stack.router.max_body_mb * 2**20)
-        self._created = int(time.time())
+        self._catalog = Catalog(stack, engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Entry point of ASGI."""
@@ -112,8 +121,11 @@ class App:
             await send_body(send, 200, b'{"status":"ok"}', identity)
         elif path == "/ready":
             await self._ready(send, identity)
+        elif path == "/v1/models":
+            await send_body(send, 200, orjson.dumps(self._catalog.all()), identity)
         else:
-            await send_body(send, 200, self._models(path), identity)
+            model = self._catalog.one(path.removeprefix("/v1/models/"))
+            await send_body(send, 200, orjson.dumps(model), identity)
 
     async def _ready(self, send: Send, identity: Headers) -> None:
         problem = self._engine.serving.problem
@@ -121,36 +133,6 @@ class App:
             problem = f"the engine does not list {', '.join(self._engine.missing)}"
         body = {"status": "unavailable" if problem else "ready", "problem": problem or None}
         await send_body(send, 503 if problem else 200, orjson.dumps(body), identity)
-
-    def _models(self, path: str) -> bytes:
-        listed = {name: self._model(name) for name in self._names()}
-        if path == "/v1/models":
-            return orjson.dumps({"object": "list", "data": list(listed.values())})
-        name = path.removeprefix("/v1/models/")
-        if name not in listed:
-            raise self._unknown(name)
-        return orjson.dumps(listed[name])
-
-    def _names(self) -> tuple[str, ...]:
-        if self._engine.serving.problem:
-            raise self._engine.unavailable()
-        return (AUTO, self._stack.base.name, *self._engine.serving.adapters)
-
-    def _model(self, name: str) -> dict[str, Any]:
-        parent = self._stack.base.name if name in self._stack.adapters else None
-        return {
-            "id": name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "lora-select",
-            "parent": parent,
-        }
-
-    def _unknown(self, name: object) -> NotFound:
-        names = ", ".join(self._names())
-        return NotFound(
-            f'the model "{name}" does not exist; there are {names}', param="model", code="model_not_found"
-        )
 
     async def _dry_run(self, scope: Scope, receive: Receive, send: Send, identity: Headers) -> None:
         body = await read_json(scope, receive, self._limit)
@@ -174,7 +156,7 @@ class App:
             raise BadRequest(f'"{needed}" is missing', param=needed, code="missing_field")
         if needed == "messages" and not isinstance(body[needed], list):
             raise BadRequest('"messages" must be a list of messages', param=needed)
-        async with _cancelled_when_gone(receive):
+        async with cancelled_when_gone(receive):
             routed = await self._decide(body)
             headers = [*identity, *routed.headers()]
             try:
@@ -185,10 +167,8 @@ class App:
     async def _decide(self, body: dict[str, Any]) -> Routed:
         name = body.get("model")
         if not isinstance(name, str):
-            raise BadRequest(f'"model" must be a name: {", ".join(self._names())}', param="model")
-        if name not in self._names():
-            raise self._unknown(name)
-        if name != AUTO:
+            raise BadRequest(f'"model" must be a name: {", ".join(self._catalog.names())}', param="model")
+        if self._catalog.known(name) != AUTO:
             return Routed(Decision(name, None, Reason.NAMED), {}, UNJUDGED)
         text = subject(body)
         if not text:
@@ -234,30 +214,3 @@ class App:
             last = event(self._engine.lost(error).body())
             await send({"type": "http.response.body", "body": last, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-
-
-@contextlib.asynccontextmanager
-async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
-    """Cancels the block when the client disconnects, which closes the upstream request; raises ClientGone."""
-    task = asyncio.current_task()
-    gone = done = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        # A server reports the end of a complete answer as a disconnect too.
-        if task and not done:
-            gone = True
-            task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone:
-            raise ClientGone from None
-        raise
-    finally:
-        done = True
-        watcher.cancel()

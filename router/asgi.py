@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import orjson
@@ -72,3 +74,30 @@ async def send_body(send: Send, status: int, body: bytes, headers: Headers = ())
 async def send_error(send: Send, error: ApiError, headers: Headers = ()) -> None:
     """An error page; only before the answer has started."""
     await send_body(send, error.status, error.body(), [*headers, *error.headers])
+
+
+@contextlib.asynccontextmanager
+async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
+    """Cancels the block when the client disconnects, which closes the upstream request; raises ClientGone."""
+    task = asyncio.current_task()
+    gone = done = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        # A server reports the end of a complete answer as a disconnect too.
+        if task and not done:
+            gone = True
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone:
+            raise ClientGone from None
+        raise
+    finally:
+        done = True
+        watcher.cancel()
