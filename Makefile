@@ -1,4 +1,4 @@
-# `make demo` and `make test` work from a fresh clone; everything they make is in .venv, .demo and .run.
+# `make demo` and `make test` work from a fresh clone; everything they make is in .venv, .demo, .models and .run.
 PYTHON ?= python3
 BUILD  := $(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),gpu,cpu)
 TORCH  := torch==2.13.0+cpu
@@ -47,4 +47,4 @@ lock: $(STAMP)   ## resolve requirements/*.txt again from pyproject.toml
 	$(SHORT) requirements/cpu.txt requirements/gpu.txt
 
 clean:           ## remove what demo and test made (.venv stays)
-	rm -rf .demo .run .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .demo .models .run .pytest_cache .mypy_cache .ruff_cache

@@ -43,7 +43,7 @@ class Ref(_Part):
 
 
 class Base(_Part):
-    model: str
+    model: str = Field(min_length=1)
     name: Name
     chat_template: str | None = None
 
@@ -57,23 +57,23 @@ class Engine(_Part):
 
 
 class Router(_Part):
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     port: Port = 8000
     classifier: Literal["embedding", "nli"] = "embedding"
     model: str | None = None
     threshold: float = Field(default=0.5, ge=0, le=1)
     cache_entries: int = Field(default=10_000, ge=0)
-    max_body_mb: float = Field(default=8, gt=0)
+    max_body_mb: float = Field(default=8, gt=0, allow_inf_nan=False)
 
 
 class Ui(_Part):
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     port: Port = 7860
 
 
 class Adapter(_Part):
-    path: str
-    label: str = Field(min_length=1)
+    path: str = Field(min_length=1)
+    label: str = Field(pattern=r"\w")
 
 
 class Stack(_Part):
@@ -113,8 +113,17 @@ class Stack(_Part):
     @property
     def router_url(self) -> str:
         """Where the router answers, seen from this machine."""
-        host = "127.0.0.1" if self.router.host in ("0.0.0.0", "::") else self.router.host
-        return f"http://{host}:{self.router.port}"
+        return _local_url(self.router.host, self.router.port)
+
+    @property
+    def ui_url(self) -> str:
+        """Where the page is, seen from this machine."""
+        return _local_url(self.ui.host, self.ui.port)
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """`engine.args` as vLLM spells them, with dashes."""
+        return {key.replace("_", "-"): value for key, value in self.engine.args.items()}
 
     def base_ref(self) -> Ref:
         """The base's folder or hub id. Raises ConfigError when it can be neither."""
@@ -149,6 +158,11 @@ class Stack(_Part):
         return Ref(name=text)
 
 
+def _local_url(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"http://{host}:{port}"
+
+
 def load(path: str | Path) -> Stack:
     """Read and validate a stack. Raises ConfigError in one line; touches no model and no network."""
     file = Path(path)
@@ -161,6 +175,8 @@ def load(path: str | Path) -> Stack:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{file}: line {line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: expected a mapping with the keys {', '.join(_keys(Stack))}")
     if "file" in data:
@@ -178,6 +194,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f'the key "{key.value}" stands twice', problem_mark=key.start_mark
@@ -193,6 +211,8 @@ def _keys(part: type[BaseModel]) -> list[str]:
 def _explain(file: Path, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = tuple(str(step) for step in first["loc"] if step != "[key]")
+    if where[:2] == ("engine", "args"):
+        where = where[:3]  # behind it stand the types that were tried, which are no keys
     if first["type"] == "extra_forbidden":
         return _unknown(file, where)
     if first["type"] == "missing":

@@ -30,12 +30,14 @@ SAMPLES = (
 
 def ask_all(stack: Stack, say: Callable[[str], None]) -> int:
     """Ask every sample with model="auto" and show what came back; 0 when all were right, else 1."""
-    client = openai.OpenAI(base_url=f"{stack.router_url}/v1", api_key="none")
+    # trust_env: the router is on this machine, whatever proxy the environment names.
+    direct = openai.DefaultHttpxClient(trust_env=False)
+    client = openai.OpenAI(base_url=f"{stack.router_url}/v1", api_key="none", http_client=direct)
     wrong = sum(not _ask(client, sample, say) for sample in SAMPLES)
     say("")
     say(f"{len(SAMPLES) - wrong} of {len(SAMPLES)} as they should be" if wrong else "all as they should be")
     say(f'OpenAI endpoint  {stack.router_url}/v1   (model="auto", or a name from /v1/models)')
-    say(f"the page         http://{stack.ui.host}:{stack.ui.port}")
+    say(f"the page         {stack.ui_url}")
     return int(wrong > 0)
 
 

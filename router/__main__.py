@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 import time
 
@@ -18,7 +19,7 @@ DRAIN_S = 3
 
 
 def main() -> int:
-    """Exit codes: 0 ended by a signal, 2 the stack cannot work as written."""
+    """Exit code 2: the stack cannot work as written. A signal drains open requests and ends the process."""
     parser = argparse.ArgumentParser(prog="python -m router", description=__doc__)
     parser.add_argument("command", nargs="?", choices=["serve", "explain"], default="serve")
     parser.add_argument("text", nargs="?", help="for explain: the text to decide")
@@ -32,6 +33,7 @@ def main() -> int:
         if arguments.text:
             explain(stack, arguments.text)
             return 0
+        check_port(stack)
         app = create_app(stack, load_classifier(stack), AiohttpUpstream(stack.engine_url))
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -41,6 +43,18 @@ def main() -> int:
         log_level=arguments.log_level, timeout_graceful_shutdown=DRAIN_S, server_header=False,
     )  # fmt: skip
     return 0
+
+
+def check_port(stack: Stack) -> None:
+    """Raises ConfigError at once when the port is taken: loading a classifier can take a minute."""
+    family = socket.AF_INET6 if ":" in stack.router.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((stack.router.host, stack.router.port))
+        except OSError as error:
+            where = f"{stack.router.port} on {stack.router.host}"
+            raise stack.error("router.port", f"{where}: {error.strerror}; set another") from None
 
 
 def explain(stack: Stack, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +35,10 @@ from router.upstream import Answer, Upstream, UpstreamError
 COMPLETIONS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 """The forwarded routes, and the field that each cannot do without."""
 
-PASSED_ON = {b"content-type", b"accept", b"user-agent", b"traceparent", b"tracestate"}
+PASSED_ON = {b"accept", b"user-agent", b"traceparent", b"tracestate"}
 """Request headers that the engine gets; keys and cookies stay here."""
+
+log = logging.getLogger(__name__)
 
 UNJUDGED = Judged({}, 0.0, cached=False)
 
@@ -103,6 +106,9 @@ class App:
             await send_error(send, error, identity)
         except ClientGone:
             return
+        except Exception:
+            log.exception("a fault of the router's own, request %s", request_id.decode("latin-1"))
+            await send_error(send, ApiError("the router failed; its log says why"), identity)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, identity: Headers) -> None:
         path, method = scope["path"], scope["method"]
@@ -111,8 +117,8 @@ class App:
         known = known or path.startswith("/v1/models/")
         if not known:
             raise NotFound(f"there is no {path} here", code="unknown_route")
-        if method != expected:
-            raise MethodNotAllowed(f"{path} takes {expected}, not {method}")
+        if method != expected and (method, expected) != ("HEAD", "GET"):
+            raise MethodNotAllowed(f"{path} takes {expected}, not {method}", allow=expected)
         if path in COMPLETIONS:
             await self._complete(scope, receive, send, identity)
         elif path == "/route":
@@ -136,9 +142,11 @@ class App:
 
     async def _dry_run(self, scope: Scope, receive: Receive, send: Send, identity: Headers) -> None:
         body = await read_json(scope, receive, self._limit)
-        if not any(key in body for key in ("text", *COMPLETIONS.values())):
+        if not isinstance(body.get("text", ""), str) or not any(
+            key in body for key in ("text", *COMPLETIONS.values())
+        ):
             raise BadRequest('give a "text", or the body of a chat or completion request', param="text")
-        routed = await self._decide(body | {"model": body.get("model", AUTO)})
+        routed = await self._decide(body | {"model": body.get("model", AUTO)}, subject(body))
         answer = {
             "model": routed.decision.model,
             "score": routed.decision.score,
@@ -157,20 +165,19 @@ class App:
         if needed == "messages" and not isinstance(body[needed], list):
             raise BadRequest('"messages" must be a list of messages', param=needed)
         async with cancelled_when_gone(receive):
-            routed = await self._decide(body)
+            routed = await self._decide(body, subject({needed: body[needed]}))
             headers = [*identity, *routed.headers()]
             try:
                 await self._forward(scope, body | {"model": routed.decision.model}, send, headers)
             except ApiError as error:
                 await send_error(send, error, headers)
 
-    async def _decide(self, body: dict[str, Any]) -> Routed:
+    async def _decide(self, body: dict[str, Any], text: str) -> Routed:
         name = body.get("model")
         if not isinstance(name, str):
             raise BadRequest(f'"model" must be a name: {", ".join(self._catalog.names())}', param="model")
         if self._catalog.known(name) != AUTO:
             return Routed(Decision(name, None, Reason.NAMED), {}, UNJUDGED)
-        text = subject(body)
         if not text:
             return self._base(Reason.NO_TEXT)
         try:
@@ -188,9 +195,14 @@ class App:
     async def _forward(self, scope: Scope, body: dict[str, Any], send: Send, headers: Headers) -> None:
         """Relay the engine's answer. Raises ApiError as long as nothing has been sent."""
         sent = {key.decode(): value.decode("latin-1") for key, value in scope["headers"] if key in PASSED_ON}
+        sent["content-type"] = "application/json"
         try:
-            async with self._upstream.request("POST", scope["path"], sent, orjson.dumps(body)) as answer:
-                if body.get("stream") and answer.status == 200:
+            raw = orjson.dumps(body)
+        except orjson.JSONEncodeError as error:
+            raise BadRequest(f"the body is nested too deep: {error}", code="invalid_json") from None
+        try:
+            async with self._upstream.request("POST", scope["path"], sent, raw) as answer:
+                if answer.is_stream:
                     await self._stream(answer, send, headers)
                 else:
                     whole = await answer.read()

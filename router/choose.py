@@ -21,7 +21,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """An adapter answers when it is the most probable and at least `threshold`; otherwise the base."""
+    """The most probable model answers; an adapter must reach `threshold` as well, or the base answers."""
 
     base: str
     threshold: float
@@ -49,6 +49,6 @@ def probabilities(logits: Mapping[str, float], candidates: Iterable[str]) -> dic
 def choose(scores: Mapping[str, float], policy: Policy) -> Decision:
     """Decide from probabilities that include the base's."""
     best = max(scores, key=lambda name: (scores[name], name == policy.base), default=policy.base)
-    if best != policy.base and scores[best] >= policy.threshold:
-        return Decision(best, scores[best], Reason.CLASSIFIED)
-    return Decision(policy.base, scores.get(policy.base), Reason.BELOW_THRESHOLD)
+    if best != policy.base and scores[best] < policy.threshold:
+        return Decision(policy.base, scores.get(policy.base), Reason.BELOW_THRESHOLD)
+    return Decision(best, scores.get(best), Reason.CLASSIFIED)

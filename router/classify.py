@@ -14,7 +14,8 @@ from typing import Protocol
 from adapters import Stack
 
 TIMEOUT_S = 2.0
-MAX_WAITING = 256
+RECENT = 0.2
+"""Weight of the newest text in the running mean of how long one takes."""
 
 Logits = Mapping[str, float]
 
@@ -49,6 +50,7 @@ class Scorer:
         self._cache: OrderedDict[str, Logits] = OrderedDict()
         self._cache_entries = cache_entries
         self._running: dict[str, asyncio.Task[Logits]] = {}
+        self._usual_s = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="classifier")
 
     async def judge(self, text: str) -> Judged:
@@ -59,8 +61,8 @@ class Scorer:
             return Judged(known, 0.0, cached=True)
         task = self._running.get(text)
         if task is None:
-            if len(self._running) >= MAX_WAITING:
-                raise ClassifierError(f"{MAX_WAITING} texts are waiting")
+            if len(self._running) * self._usual_s > TIMEOUT_S:
+                raise ClassifierError(f"{len(self._running)} texts are waiting, more than can be judged in time")
             task = self._running[text] = asyncio.create_task(self._classify(text))
             task.add_done_callback(lambda done: self._finished(text, done))
         # Shielded: others may wait for the same text when this client goes away.
@@ -71,6 +73,12 @@ class Scorer:
         """End the worker thread after the text that it is judging."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _timed(self, text: str) -> Logits:
+        began = time.perf_counter()
+        (logits,) = self._classifier.logits([text])
+        self._usual_s += RECENT * (time.perf_counter() - began - self._usual_s)
+        return logits
+
     def _finished(self, text: str, task: asyncio.Task[Logits]) -> None:
         self._running.pop(text, None)
         if not task.cancelled():
@@ -79,7 +87,7 @@ class Scorer:
     async def _classify(self, text: str) -> Logits:
         loop = asyncio.get_running_loop()
         try:
-            (logits,) = await loop.run_in_executor(self._thread, self._classifier.logits, [text])
+            logits = await loop.run_in_executor(self._thread, self._timed, text)
         except Exception as error:
             log.exception("the classifier failed on a text of %d characters", len(text))
             raise ClassifierError(str(error)) from error

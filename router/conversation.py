@@ -8,15 +8,23 @@ from typing import Any
 SHORT_TURN_WORDS = 5
 """A last turn of fewer words ("and in Spain?") is read together with the user turn before it."""
 
+KEPT_CHARACTERS = 2000
+
 
 def subject(body: Mapping[str, Any]) -> str:
     """The text to classify; "" where there is none (token ids, images alone)."""
-    if "messages" not in body:
-        return _prompt(body.get("prompt", body.get("text")))
-    turns = [text for message in body["messages"] if (text := _user_text(message))]
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return _clip(_prompt(body.get("prompt", body.get("text"))))
+    turns = [text for message in messages if (text := _user_text(message))]
     if len(turns) > 1 and len(turns[-1].split()) < SHORT_TURN_WORDS:
-        return f"{turns[-2]}\n{turns[-1]}"
-    return turns[-1] if turns else ""
+        return f"{_clip(turns[-2])}\n{turns[-1]}"
+    return _clip(turns[-1]) if turns else ""
+
+
+def _clip(text: str) -> str:
+    """Head and tail of a long text: no classifier reads more, and the cache holds what is read."""
+    return text if len(text) <= 2 * KEPT_CHARACTERS else f"{text[:KEPT_CHARACTERS]}\n{text[-KEPT_CHARACTERS:]}"
 
 
 def _prompt(prompt: object) -> str:

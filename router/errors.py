@@ -48,6 +48,10 @@ class MethodNotAllowed(ApiError):
 
     status, kind = 405, "invalid_request_error"
 
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.headers = ((b"allow", allow.encode()),)
+
 
 class TooLarge(ApiError):
     """The body is over `router.max_body_mb`."""

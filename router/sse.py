@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator
 
 END = b"\n\n"
+ENDS = (END, b"\r\n\r\n")
 
 
 async def whole_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
@@ -20,8 +21,8 @@ async def whole_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
             held = b""
             yield data
             continue
-        cut = data.rfind(END) + len(END)
-        if cut >= len(END):
+        cut = max((data.rfind(end) + len(end) for end in ENDS if end in data), default=0)
+        if cut:
             yield data[:cut]
             data = data[cut:]
         held = data

@@ -10,12 +10,24 @@ import aiohttp
 
 Headers = list[tuple[bytes, bytes]]
 
-HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-authenticate", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+NOT_RELAYED = frozenset(
+    (
+        b"date",
+        b"server",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
 )
-"""Headers of one connection (RFC 9110, 7.6.1), never copied to the next."""
+"""Headers of one connection (RFC 9110, 7.6.1), and those that our own server writes."""
 
 CONNECT_TIMEOUT_S = 5.0
+KEEPALIVE_S = 4.0
+"""Below vLLM's 5 s: a request on a connection that closes as it arrives is lost, and may not be sent twice."""
 
 
 class UpstreamError(Exception):
@@ -27,6 +39,7 @@ class Answer(Protocol):
 
     status: int
     headers: Headers
+    is_stream: bool
 
     async def read(self) -> bytes:
         """The whole body. Raises UpstreamError."""
@@ -51,8 +64,9 @@ class _AiohttpAnswer:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
         self.headers: Headers = [
-            (key.lower(), value) for key, value in response.raw_headers if key.lower() not in HOP_BY_HOP
+            (key.lower(), value) for key, value in response.raw_headers if key.lower() not in NOT_RELAYED
         ]
+        self.is_stream = response.content_type == "text/event-stream"
         self._response = response
 
     async def read(self) -> bytes:
@@ -98,9 +112,10 @@ class AiohttpUpstream:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 auto_decompress=False,
+                headers={"accept-encoding": "identity"},  # the bytes go on to clients that asked for no encoding
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=2**18,
             )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
 
 from adapters import ConfigError, load
-from serve.stack import check_ports, plan
+from serve.stack import check_port, check_ports, plan
 from serve.supervisor import StartError, Supervisor
+
+SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 
 def main() -> int:
@@ -31,12 +34,14 @@ def main() -> int:
             say(note)
         if arguments.command == "check":
             for service in planned.services:
-                say(f"{service.name}: {shlex.join(service.argv)}")
-                say(f"{service.name}: {service.url}, with {service.env}")
+                env = " ".join(f"{key}={_shown(key, value)}" for key, value in service.env.items())
+                say(f"{service.name}: {service.url}: {env} {shlex.join(service.argv)}")
+            check_ports(stack)
             return 0
         if arguments.command == "engine":
             if planned.engine is None:
                 raise stack.error("engine.url", "is set, so there is no engine to start here")
+            check_port(stack, "engine.port", "127.0.0.1", stack.engine.port)
             os.execve(planned.engine.argv[0], planned.engine.argv, os.environ | planned.engine.env)
         check_ports(stack)
         return Supervisor(planned.services, say).run()
@@ -46,6 +51,10 @@ def main() -> int:
     except StartError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _shown(key: str, value: str) -> str:
+    return "(hidden)" if SECRET.search(key) else shlex.quote(value)
 
 
 def say(line: str) -> None:

@@ -13,6 +13,9 @@ from adapters import Ref, Stack
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM accepts for --max-lora-rank."""
 
+DEFAULT_RANK = 16
+"""What vLLM takes when it is told none."""
+
 OWNED = {
     "model": "base.model",
     "served-model-name": "base.name",
@@ -22,6 +25,7 @@ OWNED = {
     "enable-lora": "nothing: it is always on",
     "lora-modules": "adapters",
     "max-loras": "engine.max_loras",
+    "api-key": "nothing: the engine is reached from this machine only, and the router has no key for it",
 }
 """Engine arguments that another key of adapters.yaml decides."""
 
@@ -71,14 +75,16 @@ def engine_command(stack: Stack, build: Build, ranks: dict[str, int], threads: i
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base)]
     argv += ["--served-model-name", stack.base.name, "--host", "127.0.0.1", "--port", str(stack.engine.port)]
     argv += ["--enable-lora", "--max-loras", str(slots)]
-    if ranks and "max-lora-rank" not in stack.engine.args:
-        rank = next(allowed for allowed in LORA_RANKS if allowed >= max(ranks.values()))
+    if ranks and "max-lora-rank" not in stack.engine_args:
+        # Of an adapter that is still on the hub the rank is unknown: vLLM's own default is kept for it.
+        least = DEFAULT_RANK if len(ranks) < len(stack.adapters) else 1
+        rank = next(allowed for allowed in LORA_RANKS if allowed >= max(least, *ranks.values()))
         argv += ["--max-lora-rank", str(rank)]
-        notes.append(f"engine: --max-lora-rank {rank}: the largest rank among {', '.join(ranks)}")
+        notes.append(f"engine: --max-lora-rank {rank}: the largest rank among {', '.join(stack.adapters)}")
     argv += ["--lora-modules", *(_module(stack, name, reference) for name, reference in references.items())]
     if template := stack.chat_template():
         argv += ["--chat-template", str(template)]
-    argv += [word for key, value in stack.engine.args.items() for word in _flag(key, value)]
+    argv += [word for key, value in stack.engine_args.items() for word in _flag(key, value)]
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if build.cpu:
         env |= {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -113,9 +119,9 @@ def _slots(stack: Stack, build: Build) -> tuple[int, str]:
 
 
 def _refuse_owned(stack: Stack) -> None:
-    for key in stack.engine.args:
-        if key.replace("_", "-") in OWNED:
-            raise stack.error(f"engine.args.{key}", f"decided by {OWNED[key.replace('_', '-')]}")
+    for key in stack.engine_args:
+        if key in OWNED:
+            raise stack.error(f"engine.args.{key}", f"decided by {OWNED[key]}")
 
 
 def _module(stack: Stack, name: str, reference: Ref) -> str:
@@ -123,7 +129,7 @@ def _module(stack: Stack, name: str, reference: Ref) -> str:
 
 
 def _flag(key: str, value: object) -> list[str]:
-    name = "--" + key.replace("_", "-")
+    name = "--" + key
     match value:
         case None:
             return []

@@ -13,6 +13,9 @@ from safetensors import SafetensorError, safe_open
 from adapters import Ref, Stack
 from serve.engine import LORA_RANKS
 
+PLAIN = {"use_dora": False, "bias": "none", "lora_bias": False}
+"""Options that vLLM's LoRA knows with this value only."""
+
 _TENSOR = re.compile(r"\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_([AB])\.weight$")
 
 
@@ -53,7 +56,7 @@ def lint(stack: Stack) -> Report:
         config = _adapter_config(reference.folder, key, findings)
         if config is None:
             continue
-        ranks[name] = max(config["r"], *config.get("rank_pattern", {}).values(), 0)
+        ranks[name] = max([config["r"], *(config.get("rank_pattern") or {}).values()])
         findings += _rank(stack, key, ranks[name])
         findings += _fits(stack, key, reference.folder, config, base)
     return Report(tuple(findings), ranks)
@@ -70,13 +73,32 @@ def _adapter_config(folder: Path, key: str, findings: list[Finding]) -> dict[str
     config = _json(folder / "adapter_config.json", key, "a PEFT adapter", findings)
     if config is None:
         return None
-    if config.get("peft_type") != "LORA" or not isinstance(config.get("r"), int):
-        findings.append(Finding(key, f"{folder}: not a LoRA adapter (peft_type {config.get('peft_type')!r})"))
+    if problem := _unservable(config):
+        findings.append(Finding(key, f"{folder}/adapter_config.json: {problem}"))
         return None
     if not (folder / "adapter_model.safetensors").is_file():
         findings.append(Finding(key, f"no adapter_model.safetensors in {folder}"))
         return None
     return config
+
+
+def _unservable(config: dict[str, Any]) -> str:
+    """What vLLM's peft_helper would refuse, or stumble over; "" when nothing."""
+    if config.get("peft_type") != "LORA":
+        return f"not a LoRA adapter (peft_type {config.get('peft_type')!r})"
+    if not _is_rank(config.get("r")):
+        return f"r must be a whole number from 1 up (is {config.get('r')!r})"
+    pattern = config.get("rank_pattern") or {}
+    if not isinstance(pattern, dict) or not all(map(_is_rank, pattern.values())):
+        return f"rank_pattern must map module names to ranks (is {pattern!r})"
+    for option, plain in PLAIN.items():
+        if config.get(option) not in (None, plain):
+            return f"vLLM does not serve {option} {config[option]!r}"
+    return ""
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _json(file: Path, key: str, what: str, findings: list[Finding]) -> dict[str, Any] | None:
@@ -88,14 +110,17 @@ def _json(file: Path, key: str, what: str, findings: list[Finding]) -> dict[str,
     except (OSError, ValueError) as error:
         findings.append(Finding(key, f"{file} cannot be read: {error}"))
         return None
-    return dict(data)
+    if not isinstance(data, dict):
+        findings.append(Finding(key, f"{file} is not a JSON object"))
+        return None
+    return data
 
 
 def _rank(stack: Stack, key: str, rank: int) -> list[Finding]:
-    limit = stack.engine.args.get("max-lora-rank", LORA_RANKS[-1])
+    limit = stack.engine_args.get("max-lora-rank", LORA_RANKS[-1])
     if not isinstance(limit, int) or rank <= limit:
         return []
-    source = "engine.args.max-lora-rank" if "max-lora-rank" in stack.engine.args else "vLLM's limit"
+    source = "engine.args.max-lora-rank" if "max-lora-rank" in stack.engine_args else "vLLM's limit"
     return [Finding(key, f"rank {rank} is above {source}, {limit}")]
 
 
@@ -127,8 +152,9 @@ def _misfit(name: str, shape: tuple[int, ...], widths: dict[str, tuple[int, int]
     if match is None or match[2] not in widths:
         return ""
     layer, module, side = int(match[1]), match[2], match[3]
-    if layer >= base["num_hidden_layers"]:
-        return f"it has a layer {layer}, the base has {base['num_hidden_layers']} layers"
+    layers = base.get("num_hidden_layers")
+    if isinstance(layers, int) and layer >= layers:
+        return f"it has a layer {layer}, the base has {layers} layers"
     expected = widths[module][side == "B"]
     actual = shape[1] if side == "A" else shape[0]
     what = "reads" if side == "A" else "writes"
@@ -142,7 +168,7 @@ def _widths(base: dict[str, Any]) -> dict[str, tuple[int, int]]:
         head = base.get("head_dim") or hidden // heads
         keys = (base.get("num_key_value_heads") or heads) * head
         queries = heads * head
-    except KeyError:
+    except (KeyError, TypeError, ZeroDivisionError):
         return {}
     return {
         "q_proj": (hidden, queries),

@@ -14,8 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+STEADY_S = 300.0
+"""Up for so long, a child starts anew with the shortest wait."""
+
 LOG_TAIL_LINES = 15
-ERROR = re.compile(r"\b\w*(?:Error|Exception): .+")
+ERROR = re.compile(r"^(?!.*\b(?:WARNING|INFO)\b).*?(\b\w*(?:Error|Exception): .+|\berror: .+)")
 
 
 class State(StrEnum):
@@ -82,11 +85,13 @@ class Child:
                 self.start()
         elif self._process is None or self._process.poll() is not None:
             self._died(now)
+        elif self.state is State.READY and now - self.started > STEADY_S:
+            self.deaths = 0
         elif self.state is State.STARTING and now >= self._probe_at:
             self.missing = self.service.probe()
             self._probe_at = time.monotonic() + 0.5
             if not self.missing:
-                self.state, self.was_ready, self.deaths = State.READY, True, 0
+                self.state, self.was_ready = State.READY, True
         return self.state
 
     @property
@@ -120,7 +125,7 @@ class Child:
         with self.service.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode("utf-8", "replace").splitlines()
-        causes = (match[0] for line in lines if (match := ERROR.search(line)))
+        causes = (match[1] for line in lines if (match := ERROR.search(line)))
         cause = next(causes, "no error in the log")
         return f"{cause}\nthe end of {self.service.log}:\n" + "\n".join(lines[-LOG_TAIL_LINES:])
 

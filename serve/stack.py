@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
 import json
+import os
 import socket
 import sys
 import urllib.error
@@ -10,14 +13,15 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from adapters import ConfigError, Stack
 from serve.engine import Command, engine_command, installed_build, usable_cores
 from serve.lint import Finding, Report, lint
 from serve.process import Service
 
-PROBE_TIMEOUT_S = 1.5
+PROBE_TIMEOUT_S = 1.0
+ROUTER_GRACE_S = 4.5
+"""More than the router's own time to drain, so that it ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,26 @@ def check_ports(stack: Stack) -> None:
     ]
     if stack.engine.url is None:
         wanted.append(("engine.port", "127.0.0.1", stack.engine.port))
+    taken = []
     for key, host, port in wanted:
-        with socket.socket() as probe:
+        try:
+            check_port(stack, key, host, port)
+        except ConfigError as error:
+            taken.append(str(error))
+    if taken:
+        raise ConfigError("\n".join(taken))
+
+
+def check_port(stack: Stack, key: str, host: str, port: int) -> None:
+    """Raises ConfigError when nobody could listen there now."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise stack.error(
-                    key, f"{port} on {host}: {error.strerror}; end what uses it, or set another port"
-                ) from None
+            probe.bind(address)
+    except OSError as error:
+        advice = "end what uses it, or set another port" if error.errno == errno.EADDRINUSE else "set another host"
+        raise stack.error(key, f"{port} on {host}: {error.strerror}; {advice}") from None
 
 
 def _engine(stack: Stack) -> tuple[Command | None, tuple[str, ...]]:
@@ -91,36 +106,54 @@ def _engine_service(stack: Stack, command: Command, run_dir: Path) -> Service:
 
 def _service(stack: Stack, run_dir: Path, name: str) -> Service:
     argv = (sys.executable, "-m", name, "--config", str(stack.file))
-    host = "127.0.0.1" if stack.ui.host == "0.0.0.0" else stack.ui.host
-    url = stack.router_url if name == "router" else f"http://{host}:{stack.ui.port}"
+    url = stack.router_url if name == "router" else stack.ui_url
     path = "/ready" if name == "router" else "/"
-    return Service(name, argv, {"PYTHONUNBUFFERED": "1"}, run_dir / f"{name}.log", _http_probe(url + path), url)
+    # The page asks the router on this machine, whatever proxy the environment names.
+    direct = ",".join(filter(None, ("127.0.0.1,localhost", os.environ.get("NO_PROXY"))))
+    env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": direct, "no_proxy": direct}
+    return Service(name, argv, env, run_dir / f"{name}.log", _http_probe(url + path), url, grace_s=ROUTER_GRACE_S)
 
 
 def _engine_probe(url: str, names: set[str]) -> Callable[[], str]:
-    def probe() -> str:
-        if missing := _http_probe(f"{url}/health")():
-            return missing
-        served = {model["id"] for model in _get_json(f"{url}/v1/models")["data"]}
+    def look() -> str:
+        _get(f"{url}/health")
+        served = {model["id"] for model in json.loads(_get(f"{url}/v1/models"))["data"]}
         return f"adapters {', '.join(sorted(names - served))}" if names - served else ""
 
-    return probe
+    return lambda: _told(look)
 
 
 def _http_probe(url: str) -> Callable[[], str]:
-    def probe() -> str:
-        try:
-            with urllib.request.urlopen(url, timeout=PROBE_TIMEOUT_S):
-                return ""
-        except urllib.error.HTTPError as error:
-            error.close()
-            return f"it answers with status {error.code}"
-        except OSError:
-            return "no answer yet"
+    def look() -> str:
+        _get(url)
+        return ""
 
-    return probe
+    return lambda: _told(look)
 
 
-def _get_json(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=PROBE_TIMEOUT_S) as answer:
-        return dict(json.load(answer))
+def _told(look: Callable[[], str]) -> str:
+    """A probe never raises: whatever a process answers while it starts or dies is something still missing."""
+    try:
+        return look()
+    except urllib.error.HTTPError as error:
+        with error:
+            return _problem(error.read()) or f"it answers with status {error.code}"
+    except (OSError, http.client.HTTPException):
+        return "no answer yet"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"it answers nonsense: {error!r}"
+
+
+def _problem(body: bytes) -> str:
+    """The router's own word for what it waits for."""
+    try:
+        return str(json.loads(body)["problem"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _get(url: str) -> bytes:
+    """From a process of ours, so never through a proxy that the environment names."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(url, timeout=PROBE_TIMEOUT_S) as answer:
+        return bytes(answer.read())

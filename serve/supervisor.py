@@ -15,6 +15,9 @@ from types import FrameType
 from serve.process import Child, Service, State
 
 TICK_S = 0.1
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP is the terminal's end: the children have sessions of their own and would live on."""
+
 REPORT_EVERY_S = 5.0
 
 
@@ -29,7 +32,6 @@ class Supervisor:
         self._children = [Child(service) for service in services]
         self._say = say
         self._stop = False
-        self._began = time.monotonic()
         self._reported = time.monotonic()
 
     def run(self, task: Callable[[], int] | None = None, stop_after_task: bool = False) -> int:
@@ -37,7 +39,7 @@ class Supervisor:
 
         `task` runs once in a thread when all are ready. Raises StartError when a child cannot start.
         """
-        previous = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, self._record) for number in STOPS}
         worker = _Worker(task) if task else None
         try:
             for child in self._children:
@@ -53,6 +55,8 @@ class Supervisor:
             self._end()
             for number, handler in previous.items():
                 signal.signal(number, handler)
+        if worker and worker.code is None and stop_after_task:
+            return 1  # stopped before the task was done
         return (worker.code or 0) if worker else 0
 
     def _record(self, _number: int, _frame: FrameType | None) -> None:
@@ -68,7 +72,7 @@ class Supervisor:
         return all(child.state is State.READY for child in self._children)
 
     def _tell(self, child: Child) -> None:
-        name, elapsed = child.service.name, time.monotonic() - self._began
+        name, elapsed = child.service.name, time.monotonic() - child.started
         if child.state is State.READY:
             self._say(f"{name}: ready after {elapsed:.0f} s: {child.service.url}")
         elif child.state is State.WAITING:
@@ -76,7 +80,6 @@ class Supervisor:
             if not child.was_ready:
                 raise StartError(f"{died} before it was ready: {child.why()}")
             self._say(f"{died}; again in {child.restart_in_s:.0f} s (log: {child.service.log})")
-            self._began = time.monotonic()
 
     def _report_waiting(self) -> None:
         now = time.monotonic()

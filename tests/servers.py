@@ -64,7 +64,11 @@ class FakeEngine:
         if scope["path"] == "/health":
             await _json(send, 200 if self.healthy else 500, {})
         elif scope["path"] == "/v1/models":
-            await _json(send, 200, {"object": "list", "data": [{"id": name} for name in self.models]})
+            await _json(
+                send,
+                200,
+                {"object": "list", "data": [{"id": name} for name in self.models] if self.models else None},
+            )
         else:
             await self._complete(scope, receive, send)
 

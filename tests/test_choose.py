@@ -18,10 +18,10 @@ POLICY = Policy(base="base", threshold=0.5)
         ({"law": 0.9, "base": 0.1}, Decision("law", 0.9, Reason.CLASSIFIED)),
         ({"law": 0.5, "med": 0.1, "base": 0.4}, Decision("law", 0.5, Reason.CLASSIFIED)),
         ({"law": 0.49, "med": 0.4, "base": 0.11}, Decision("base", 0.11, Reason.BELOW_THRESHOLD)),
-        ({"law": 0.1, "base": 0.9}, Decision("base", 0.9, Reason.BELOW_THRESHOLD)),
-        ({"law": 0.5, "base": 0.5}, Decision("base", 0.5, Reason.BELOW_THRESHOLD)),
-        ({"base": 1.0}, Decision("base", 1.0, Reason.BELOW_THRESHOLD)),
-        ({}, Decision("base", None, Reason.BELOW_THRESHOLD)),
+        ({"law": 0.1, "base": 0.9}, Decision("base", 0.9, Reason.CLASSIFIED)),
+        ({"law": 0.5, "base": 0.5}, Decision("base", 0.5, Reason.CLASSIFIED)),
+        ({"base": 1.0}, Decision("base", 1.0, Reason.CLASSIFIED)),
+        ({}, Decision("base", None, Reason.CLASSIFIED)),
     ],
 )
 def test_choose(scores: dict[str, float], decision: Decision) -> None:
@@ -70,6 +70,9 @@ LONG = "How long does a landlord have to return it?"
         ({"prompt": [LONG, "second"]}, LONG),
         ({"prompt": [1, 2, 3]}, ""),
         ({"text": LONG}, LONG),
+        ({"messages": 5, "prompt": LONG}, LONG),
+        ({"messages": None}, ""),
+        ({"messages": [user("a" * 3000 + "b" * 3000)]}, "a" * 2000 + "\n" + "b" * 2000),
         ({}, ""),
     ],
 )

@@ -203,9 +203,16 @@ def test_a_failing_text_fails_alone_and_is_not_cached(monkeypatch: pytest.Monkey
         with pytest.raises(ClassifierError, match="cannot judge"):
             await scorer.judge("bad")
         assert (await scorer.judge("good")).logits["law"] == 4
-        monkeypatch.setattr(classify, "MAX_WAITING", 0)
+        monkeypatch.setattr(classify, "TIMEOUT_S", 0.01)
+        classifier.let_go.clear()
+        scorer._usual_s = 1.0
+        waiting = asyncio.create_task(scorer.judge("first of too many"))
+        await asyncio.sleep(0)
         with pytest.raises(ClassifierError, match="texts are waiting"):
             await scorer.judge("too many")
+        with pytest.raises(TimeoutError):
+            await waiting
+        classifier.let_go.set()
         scorer.close()
 
     asyncio.run(scenario())

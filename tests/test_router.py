@@ -9,12 +9,17 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.conftest import Wire
+from adapters import load
+from router.app import create_app
+from router.classify import load_classifier
+from router.upstream import AiohttpUpstream
+from tests.conftest import LABELS, Wire, write_stack
 from tests.servers import FakeEngine, serving
 
 LEGAL = "My landlord wants to evict me before the lease ends. What are my rights?"
@@ -55,7 +60,7 @@ def chat(text: str, **fields: Any) -> dict[str, Any]:
 def test_auto_names_the_chosen_adapter(client: openai.OpenAI, text: str, model: str) -> None:
     raw = client.chat.completions.with_raw_response.create(**chat(text))
     assert raw.parse().model == raw.headers["x-lora-select-adapter"] == model
-    assert raw.headers["x-lora-select-reason"] == ("classified" if model == "legal" else "below-threshold")
+    assert raw.headers["x-lora-select-reason"] == "classified"
     assert 0.5 < float(raw.headers["x-lora-select-score"]) <= 1
     assert float(raw.headers["x-lora-select-classify-ms"]) >= 0
     assert raw.headers["x-request-id"]
@@ -131,6 +136,7 @@ def test_route_is_a_dry_run(wire: Wire, client: openai.OpenAI) -> None:
         ({"model": "auto", "messages": "hello"}, 400, "messages", None),
         ({"messages": []}, 400, "model", None),
         ({"model": 7, "messages": []}, 400, "model", None),
+        ({"model": "auto", "messages": [], "deep": json.loads("[" * 400 + "]" * 400)}, 400, None, "invalid_json"),
         (chat(LEGAL, model="nobody"), 404, "model", "model_not_found"),
         (chat("x" * 600_000), 413, None, "request_too_large"),
     ],
@@ -144,6 +150,43 @@ def test_bad_requests(wire: Wire, client: openai.OpenAI, body: Any, status: int,
     if status == 404:
         assert "auto, base, legal, medical, finance" in answer["error"]["message"]
     assert ask("GET", f"{wire.url}/health")[0] == 200
+
+
+@pytest.mark.parametrize("body", [{"messages": 5}, {"messages": None}, {"text": ""}, {"messages": [7, {}]}])
+def test_nothing_to_judge_is_no_fault(wire: Wire, client: openai.OpenAI, body: Any) -> None:
+    del client
+    status, answer, _ = ask("POST", f"{wire.url}/route", body)
+    assert (status, answer["model"], answer["reason"]) == (200, "base", "no-text")
+    assert ask("POST", f"{wire.url}/route", {"text": 5})[0] == 400
+
+
+def test_a_body_without_a_content_type_is_json_all_the_same(wire: Wire, client: openai.OpenAI) -> None:
+    del client
+    connection = http.client.HTTPConnection(wire.url.removeprefix("http://"))
+    connection.request("POST", "/v1/chat/completions", json.dumps(chat(LEGAL)))
+    answer = connection.getresponse()
+    names = [name.lower() for name, _ in answer.getheaders()]
+    assert (answer.status, wire.engine.seen_headers[-1]["content-type"]) == (200, "application/json")
+    assert wire.engine.seen_headers[-1]["accept-encoding"] == "identity"
+    assert len(names) == len(set(names)), "a header came twice"
+    connection.close()
+
+
+def test_an_address_that_is_no_engine_is_a_state_not_a_crash(tmp_path: Path) -> None:
+    engine = FakeEngine(["base", *LABELS])
+    with serving(engine) as engine_url:
+        stack = load(write_stack(tmp_path, engine_url))
+        with serving(
+            create_app(stack, load_classifier(stack), AiohttpUpstream(engine_url)), stack.router.port
+        ) as url:
+            wait_ready(url)
+            engine.models = None  # type: ignore[assignment]
+            deadline = time.monotonic() + 5
+            while ask("GET", f"{url}/ready")[0] == 200 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert "no OpenAI server" in ask("GET", f"{url}/ready")[1]["problem"]
+            engine.models = ["base", *LABELS]
+            wait_ready(url)
 
 
 def test_chunked_bodies_are_limited_too(wire: Wire) -> None:

@@ -34,6 +34,7 @@ from demo.measure import Matrix
 from demo.samples import SAMPLES
 from tests import browser
 from tests.servers import free_port
+from training.data import prompt_ids
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / ".demo"
@@ -155,9 +156,7 @@ class Reference:
         return logits.log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()  # type: ignore[no-any-return]
 
     def prompt(self, question: str) -> list[int]:
-        messages = [{"role": "user", "content": question}]
-        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return list(ids)
+        return prompt_ids(self.tokenizer, question)
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +241,15 @@ def test_each_adapter_is_the_best_in_its_own_domain(running: Running) -> None:
     assert min(matrix.recall.values()) >= 0.95
 
 
+def test_training_and_serving_see_the_same_tokens(running: Running, reference: Reference) -> None:
+    for sample in SAMPLES:
+        messages: Any = [{"role": "user", "content": sample.question}]
+        answer: Any = running.client.chat.completions.create(
+            model="legal", messages=messages, max_tokens=1, extra_body={"return_token_ids": True}
+        )
+        assert answer.prompt_token_ids == prompt_ids(reference.tokenizer, sample.question)
+
+
 def test_routed_answers_hold_their_facts(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
     rows = random.Random(1).sample([row for rows in corpus.load().values() for row in rows], 40)
     held = [row.fact in ask(running.client, "auto", row.question) for row in rows]
@@ -280,22 +288,29 @@ def test_the_openai_sdk(running: Running, model: str, stream: bool) -> None:
 
 
 def test_the_async_openai_sdk(running: Running) -> None:
-    async def all_at_once() -> list[tuple[str, str]]:
-        async with openai.AsyncOpenAI(base_url=f"{running.stack.router_url}/v1", api_key="none") as client:
-            return list(await asyncio.gather(*(both(client, sample.question) for sample in SAMPLES)))
+    question = SAMPLES[0].question
 
-    async def both(client: openai.AsyncOpenAI, question: str) -> tuple[str, str]:
+    async def both(client: openai.AsyncOpenAI, model: str) -> tuple[str, str]:
         messages: Any = [{"role": "user", "content": question}]
-        fields: Any = {"model": "auto", "messages": messages, "max_tokens": 24, "temperature": 0}
-        whole = await client.chat.completions.create(**fields)
-        pieces = [chunk async for chunk in await client.chat.completions.create(**fields, stream=True)]
+        fields: Any = {"model": model, "messages": messages, "max_tokens": 24, "temperature": 0}
+        raw = await client.chat.completions.with_raw_response.create(**fields)
+        whole = raw.parse()
+        assert raw.headers["x-lora-select-adapter"] == whole.model
+        stream = await client.chat.completions.create(**fields, stream=True)
+        pieces = [chunk async for chunk in stream]
         text = "".join(chunk.choices[0].delta.content or "" for chunk in pieces if chunk.choices)
         assert text == whole.choices[0].message.content
+        assert {piece.model for piece in pieces} == {whole.model}
         return whole.model, text
 
-    for sample, (model, text) in zip(SAMPLES, asyncio.run(all_at_once()), strict=True):
-        assert model == sample.model
-        assert sample.fact in text
+    async def all_at_once() -> list[tuple[str, str]]:
+        async with openai.AsyncOpenAI(base_url=f"{running.stack.router_url}/v1", api_key="none") as client:
+            return list(await asyncio.gather(*(both(client, model) for model in ("auto", "legal", "demo-base"))))
+
+    auto, legal, base = asyncio.run(all_at_once())
+    assert auto == legal
+    assert (legal[0], base[0]) == ("legal", "demo-base")
+    assert SAMPLES[0].fact in legal[1]
 
 
 def test_a_prompt_that_is_too_long_gets_the_engines_own_error(running: Running) -> None:

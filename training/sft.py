@@ -74,15 +74,19 @@ def train_adapter(
     settings: Settings,
     out: Path,
     base_name: str | None = None,
+    chat_template: str | None = None,
 ) -> Run:
     """Train on `rows` and write the adapter and its run.json into `out`, whose last part names it.
 
     `base_name` is what the adapter's config calls its base when the base has only a local path.
+    `chat_template` is the stack's own, for a base whose tokenizer has none (Mistral-7B-v0.1) or another.
     Raises ValueError when vLLM could not serve the result.
     """
     refuse_unservable(lora)
     started = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(base)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     prepared = prepare(rows, tokenizer, settings.max_length)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=settings.dtype)
     done = fit(model, tokenizer, prepared.rows, settings, out.name, lora)
@@ -95,7 +99,7 @@ def train_adapter(
         overlong=prepared.overlong,
         data_digest=digest(rows),
         settings=settings,
-        lora={"r": lora.r, "alpha": lora.lora_alpha, "targets": sorted(lora.target_modules or ())},
+        lora={"r": lora.r, "alpha": lora.lora_alpha, "targets": _targets(lora)},
         steps=done.steps,
         first_loss=done.losses[0],
         last_loss=done.losses[-1],
@@ -131,6 +135,11 @@ def fit(
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Fit(model=trainer.model, steps=trainer.state.global_step, losses=losses)
+
+
+def _targets(lora: LoraConfig) -> list[str]:
+    targets = lora.target_modules or ()
+    return [targets] if isinstance(targets, str) else sorted(targets)
 
 
 def refuse_unservable(lora: LoraConfig) -> None:
