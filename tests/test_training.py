@@ -241,6 +241,21 @@ def test_the_same_seed_gives_the_same_adapter(
     assert weights(tmp_path / "other") != weights(trained[1])
 
 
+def test_a_base_without_a_chat_template_is_given_the_stacks(
+    tiny: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    """Mistral-7B-v0.1's tokenizer has none."""
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny, bare)
+    (bare / "chat_template.jinja").unlink()
+    quick = replace(QUICK, epochs=1)
+    with pytest.raises(ValueError, match="chat_template is not set"):
+        train_adapter(bare, examples, recipe(), quick, tmp_path / "without")
+    template = (Path(__file__).parent.parent / "templates" / "instruct.jinja").read_text(encoding="utf-8")
+    run = train_adapter(bare, examples, recipe(), quick, tmp_path / "with", chat_template=template)
+    assert run.examples == len(examples)
+
+
 @pytest.mark.parametrize(
     "extra", [{"use_dora": True}, {"bias": "lora_only"}, {"modules_to_save": ["lm_head"]}], ids=str
 )
