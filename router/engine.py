@@ -46,8 +46,8 @@ class Engine:
             async with asyncio.timeout(POLL_TIMEOUT_S):
                 health = await self._get("/health")
                 listed = await self._get("/v1/models")
-        except (UpstreamError, TimeoutError) as error:
-            self.serving = Serving(problem=f"the engine does not answer ({str(error) or 'time-out'})")
+        except (UpstreamError, TimeoutError):
+            self.serving = Serving(problem=f"the engine at {self._stack.engine_url} does not answer")
             return
         if health[0] != 200 or listed[0] != 200:
             self.serving = Serving(problem=f"the engine is not well: status {health[0]} and {listed[0]}")
