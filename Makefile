@@ -32,7 +32,7 @@ ifeq ($(BUILD),cpu)
 	@echo "[2/3] $(TORCH), from the configured index or else from PyTorch's own"
 	$(PIP) install --no-deps "$(TORCH)" || $(PIP) install --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
 endif
-	@echo "[3/3] $$(grep -c == $<) packages of $<: about two minutes, 3.5 GB"
+	@echo "[3/3] $$(grep -c == $<) packages of $<: minutes, and 3.5 GB (CPU) or more (CUDA)"
 	$(PIP) install --no-deps --progress-bar off -r $<
 	@touch $@
 

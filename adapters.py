@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
+import socket
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -188,6 +190,18 @@ def load(path: str | Path) -> Stack:
         raise ConfigError(_explain(file, error)) from None
 
 
+def check_port(stack: Stack, key: str, host: str, port: int) -> None:
+    """Raises ConfigError when nobody could listen there now."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        advice = "end what uses it, or set another port" if error.errno == errno.EADDRINUSE else "set another host"
+        raise stack.error(key, f"{port} on {host}: {error.strerror}; {advice}") from None
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML lets the last of two equal keys win in silence; here that is an error."""
 
@@ -224,14 +238,9 @@ def _explain(file: Path, error: ValidationError) -> str:
 
 
 def _unknown(file: Path, where: tuple[str, ...]) -> str:
-    sections: dict[str, type[BaseModel]] = {
-        "base": Base,
-        "engine": Engine,
-        "router": Router,
-        "ui": Ui,
-        "adapters": Adapter,
-    }
-    valid = _keys(sections[where[0]] if len(where) > 1 else Stack)
+    parts: dict[str, type[BaseModel]]
+    parts = {"base": Base, "engine": Engine, "router": Router, "ui": Ui, "adapters": Adapter}
+    valid = _keys(parts[where[0]] if len(where) > 1 else Stack)
     near = difflib.get_close_matches(where[-1], valid, n=1)
     hint = f'did you mean "{near[0]}"?' if near else f"valid here: {', '.join(valid)}"
     return f"{file}: {'.'.join(where)}: unknown key; {hint}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import socket
 import sys
 import time
 
 import uvicorn
 
-from adapters import ConfigError, Stack, load
+from adapters import ConfigError, Stack, check_port, load
 from router.app import create_app
 from router.choose import Policy, choose, probabilities
 from router.classify import load_classifier
@@ -33,7 +32,8 @@ def main() -> int:
         if arguments.text:
             explain(stack, arguments.text)
             return 0
-        check_port(stack)
+        # Before the classifier, which can take a minute to load.
+        check_port(stack, "router.port", stack.router.host, stack.router.port)
         app = create_app(stack, load_classifier(stack), AiohttpUpstream(stack.engine_url))
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -43,18 +43,6 @@ def main() -> int:
         log_level=arguments.log_level, timeout_graceful_shutdown=DRAIN_S, server_header=False,
     )  # fmt: skip
     return 0
-
-
-def check_port(stack: Stack) -> None:
-    """Raises ConfigError at once when the port is taken: loading a classifier can take a minute."""
-    family = socket.AF_INET6 if ":" in stack.router.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((stack.router.host, stack.router.port))
-        except OSError as error:
-            where = f"{stack.router.port} on {stack.router.host}"
-            raise stack.error("router.port", f"{where}: {error.strerror}; set another") from None
 
 
 def explain(stack: Stack, text: str) -> None:

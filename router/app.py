@@ -146,7 +146,7 @@ class App:
             key in body for key in ("text", *COMPLETIONS.values())
         ):
             raise BadRequest('give a "text", or the body of a chat or completion request', param="text")
-        routed = await self._decide(body | {"model": body.get("model", AUTO)}, subject(body))
+        routed = await self._decide(body | {"model": body.get("model", AUTO)}, body)
         answer = {
             "model": routed.decision.model,
             "score": routed.decision.score,
@@ -165,19 +165,21 @@ class App:
         if needed == "messages" and not isinstance(body[needed], list):
             raise BadRequest('"messages" must be a list of messages', param=needed)
         async with cancelled_when_gone(receive):
-            routed = await self._decide(body, subject({needed: body[needed]}))
+            routed = await self._decide(body, {needed: body[needed]})
             headers = [*identity, *routed.headers()]
             try:
                 await self._forward(scope, body | {"model": routed.decision.model}, send, headers)
             except ApiError as error:
                 await send_error(send, error, headers)
 
-    async def _decide(self, body: dict[str, Any], text: str) -> Routed:
+    async def _decide(self, body: dict[str, Any], words: dict[str, Any]) -> Routed:
+        """Who answers `body`; `words` is the part of it that speaks about its subject."""
         name = body.get("model")
         if not isinstance(name, str):
             raise BadRequest(f'"model" must be a name: {", ".join(self._catalog.names())}', param="model")
         if self._catalog.known(name) != AUTO:
             return Routed(Decision(name, None, Reason.NAMED), {}, UNJUDGED)
+        text = subject(words)
         if not text:
             return self._base(Reason.NO_TEXT)
         try:

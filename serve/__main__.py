@@ -9,8 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from adapters import ConfigError, load
-from serve.stack import check_port, check_ports, plan
+from adapters import ConfigError, check_port, load
+from serve.stack import check_ports, plan
 from serve.supervisor import StartError, Supervisor
 
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)

@@ -80,7 +80,7 @@ def engine_command(stack: Stack, build: Build, ranks: dict[str, int], threads: i
         least = DEFAULT_RANK if len(ranks) < len(stack.adapters) else 1
         rank = next(allowed for allowed in LORA_RANKS if allowed >= max(least, *ranks.values()))
         argv += ["--max-lora-rank", str(rank)]
-        notes.append(f"engine: --max-lora-rank {rank}: the largest rank among {', '.join(stack.adapters)}")
+        notes.append(f"engine: --max-lora-rank {rank}: holds {', '.join(stack.adapters)}")
     argv += ["--lora-modules", *(_module(stack, name, reference) for name, reference in references.items())]
     if template := stack.chat_template():
         argv += ["--chat-template", str(template)]

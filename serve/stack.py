@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import os
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -14,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import ConfigError, Stack
+from adapters import ConfigError, Stack, check_port
 from serve.engine import Command, engine_command, installed_build, usable_cores
 from serve.lint import Finding, Report, lint
 from serve.process import Service
@@ -61,18 +59,6 @@ def check_ports(stack: Stack) -> None:
             taken.append(str(error))
     if taken:
         raise ConfigError("\n".join(taken))
-
-
-def check_port(stack: Stack, key: str, host: str, port: int) -> None:
-    """Raises ConfigError when nobody could listen there now."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        advice = "end what uses it, or set another port" if error.errno == errno.EADDRINUSE else "set another host"
-        raise stack.error(key, f"{port} on {host}: {error.strerror}; {advice}") from None
 
 
 def _engine(stack: Stack) -> tuple[Command | None, tuple[str, ...]]:
