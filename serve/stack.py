@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import ConfigError, Stack, check_port
+from adapters import ConfigError, Label, Stack, check_port, labels
 from serve.engine import Command, engine_command, installed_build, usable_cores
 from serve.lint import Finding, Report, lint
 from serve.process import Service
 
 PROBE_TIMEOUT_S = 1.0
-ROUTER_GRACE_S = 4.5
-"""More than the router's own time to drain, so that it ends by itself."""
+GRACE_S = 3.0
+ROUTER_GRACE_S = 2.0
+"""Beyond the router's own time to drain, so that it ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,17 @@ def plan(stack: Stack, run_dir: Path) -> Plan:
     Raises ConfigError, one line per finding, for anything that would make the start fail.
     """
     engine, notes = _engine(stack)
+    notes += tuple(f"{name}: label from {found.source}: {found.text}" for name, found in _derived(stack))
     services = [_service(stack, run_dir, name) for name in ("router", "ui")]
     if engine:
         services.insert(0, _engine_service(stack, engine, run_dir))
     return Plan(tuple(services), engine, notes)
+
+
+def _derived(stack: Stack) -> list[tuple[str, Label]]:
+    """Labels that the stack's own file does not give. Raises ConfigError where none is to be found."""
+    found = labels(stack)
+    return [(name, found[name]) for name, adapter in stack.adapters.items() if adapter.label is None]
 
 
 def check_ports(stack: Stack) -> None:
@@ -97,7 +105,8 @@ def _service(stack: Stack, run_dir: Path, name: str) -> Service:
     # The page asks the router on this machine, whatever proxy the environment names.
     direct = ",".join(filter(None, ("127.0.0.1,localhost", os.environ.get("NO_PROXY"))))
     env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": direct, "no_proxy": direct}
-    return Service(name, argv, env, run_dir / f"{name}.log", _http_probe(url + path), url, grace_s=ROUTER_GRACE_S)
+    grace = stack.router.drain_s + ROUTER_GRACE_S if name == "router" else GRACE_S
+    return Service(name, argv, env, run_dir / f"{name}.log", _http_probe(url + path), url, grace_s=grace)
 
 
 def _engine_probe(url: str, names: set[str]) -> Callable[[], str]:

@@ -57,7 +57,35 @@ def test_a_stack_is_frozen(tmp_path: Path) -> None:
         (changed("zzz", 1), "zzz: unknown key; valid here: base, engine, router, ui, adapters"),
         (changed("file", "x"), "file: unknown key"),
         (changed("router.threshold", 1.5), "router.threshold: Input should be less than or equal to 1 (got 1.5)"),
-        (changed("router.classifier", "magic"), "router.classifier: Input should be 'embedding' or 'nli'"),
+        (
+            changed("router.classifier", "magic"),
+            "router.classifier.0: Input should be 'embedding', 'nli' or 'scoring'",
+        ),
+        (changed("router.classifier", ["nli", "nli"]), "router.classifier names one twice: nli, nli"),
+        (changed("router.classifier", []), "router.classifier: Tuple should have at least 1 item"),
+        (
+            changed("router", {"classifier": ["embedding", "nli"], "model": "a/b"}),
+            "router.model: with several classifiers, say whose: {embedding: a/b}",
+        ),
+        (changed("router.model", {"nlo": "a/b"}), 'router.model.nlo: unknown key; did you mean "nli"?'),
+        (
+            changed("router.calibration", {"nli": {"temprature": 2}}),
+            'router.calibration.nli.temprature: unknown key; did you mean "temperature"?',
+        ),
+        (changed("router.calibration", {"nly": {}}), 'router.calibration.nly: unknown key; did you mean "nli"?'),
+        (changed("router.keys", {"a": {"sha256": "plain"}}), "router.keys.a.sha256: String should match pattern"),
+        (changed("router.keys", {"a": {}}), "router.keys.a.sha256: missing"),
+        (
+            changed("router.keys", {"a": {"sha256": "0" * 64, "adapters": ["lega"]}}),
+            'router.keys.a.adapters: no adapter "lega"; there are legal',
+        ),
+        (changed("router.limits_storage", "sqlite://x"), "router.limits_storage: String should match pattern"),
+        (changed("adapters.legal.sampling", {"temprature": 1}), 'unknown key; did you mean "temperature"?'),
+        (
+            changed("adapters.legal.tags", {"audience": []}),
+            "adapters.legal.tags.audience: Value should have at least 1",
+        ),
+        (changed("adapters.legal.tags", {"a b": "c"}), "adapters.legal.tags.a b: String should match pattern"),
         (changed("engine.port", 99999), "engine.port: Input should be less than or equal to 65535"),
         (changed("ui.port", 8000), "router.port and ui.port are both 8000"),
         (changed("engine.url", "localhost:1"), "engine.url: String should match pattern"),
@@ -126,4 +154,11 @@ def test_the_reference_documents_every_key_and_its_default() -> None:
                 assert shown == field.default, (
                     f"{section}.{key}: the default shown in adapters.yaml is not the one"
                 )
-    assert all(set(adapter) == set(Adapter.model_fields) for adapter in everything["adapters"].values())
+    adapters = text[text.index("\nadapters:") :]
+    assert set(re.findall(r"^  # (\w+)  +\S", adapters, re.MULTILINE)) == set(Adapter.model_fields)
+    for key, field in Adapter.model_fields.items():
+        if not field.is_required():
+            default = "null" if field.default is None else field.default
+            entry = re.search(rf"  # {key} .*(\n  #    .*)*", adapters)
+            assert entry
+            assert f"default: {default}" in entry[0] or "(the default)" in entry[0], key

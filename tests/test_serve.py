@@ -176,6 +176,22 @@ def test_check_explains_and_starts_nothing(tmp_path: Path) -> None:
     assert f"HF_HUB_OFFLINE=1 {sys.executable} -m vllm.entrypoints.openai.api_server" in done.stdout
 
 
+def test_check_shows_which_labels_were_found(tmp_path: Path) -> None:
+    write_stack(tmp_path)
+    (tmp_path / "law" / "README.md").write_text("---\ndatasets: [dzunggg/legal-qa-v1]\n---\n")
+    adapters = {"law": {"path": "law"}, "med": {"path": "med", "label": "medicine"}}
+    stack = write_stack(
+        tmp_path, adapters=adapters, **{p: {"port": free_port()} for p in ("engine", "router", "ui")}
+    )
+    done = serve("check", "--config", str(stack.file))
+    assert "law: label from the name of its dataset, dzunggg/legal-qa-v1: legal\n" in done.stdout
+    assert "med: label" not in done.stdout
+    (tmp_path / "law" / "README.md").unlink()
+    done = serve("check", "--config", str(stack.file))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "adapters.law.label: missing, and neither manifest.json nor README.md" in done.stderr
+
+
 def test_bad_stacks_exit_2_with_one_line(tmp_path: Path) -> None:
     stack = write_stack(tmp_path)
     (tmp_path / "law" / "adapter_config.json").unlink()

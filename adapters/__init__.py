@@ -1,0 +1,39 @@
+"""`load(path) -> Stack`: adapters.yaml, validated once into frozen types that everything else is given."""
+
+from adapters.labels import Label, label, labels
+from adapters.load import load
+from adapters.ports import check_port
+from adapters.schema import (
+    AUTO,
+    Adapter,
+    Base,
+    Calibration,
+    ClassifierName,
+    ConfigError,
+    Engine,
+    Key,
+    Ref,
+    Router,
+    Stack,
+    Ui,
+)
+
+__all__ = [
+    "AUTO",
+    "Adapter",
+    "Base",
+    "Calibration",
+    "ClassifierName",
+    "ConfigError",
+    "Engine",
+    "Key",
+    "Label",
+    "Ref",
+    "Router",
+    "Stack",
+    "Ui",
+    "check_port",
+    "label",
+    "labels",
+    "load",
+]

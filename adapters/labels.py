@@ -1,0 +1,130 @@
+"""What a classifier reads of an adapter: its label, or what the adapter's own files say of it (issue 3)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adapters.schema import ConfigError, Stack
+
+MANIFEST, CARD = "manifest.json", "README.md"
+
+TECHNICAL = re.compile(
+    r"base_model:.*|license:.*|region:.*|arxiv:.*|dataset:.*|lora|qlora|peft|adapter|adapters|transformers|"
+    r"safetensors|trl|sft|unsloth|axolotl|text-generation.*|conversational|generated_from_trainer|"
+    r"(llama|mistral|gemma|qwen|gpt|phi)[\w.-]*|[a-z]{2}",
+    re.IGNORECASE,
+)
+"""Tags of a model card that say how an adapter was made, or in which language, and not what it is about."""
+
+FILLER = re.compile(
+    r"v?\d+(\.\d+)*[km]?|q|a|qa|qna|chat|chats|data|dataset|datasets|instruct|instruction|instructions|sft|"
+    r"train|training|test|mini|small|large|full|clean|cleaned|en|english|alpaca|sharegpt|hf",
+    re.IGNORECASE,
+)
+"""Words of a dataset's name that say nothing about its subject."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """An adapter's topics as words, and the file or key that they come from."""
+
+    text: str
+    source: str
+
+
+def labels(stack: Stack) -> dict[str, Label]:
+    """Every adapter's label. Raises ConfigError for the first that has none anywhere."""
+    return {name: label(stack, name) for name in stack.adapters}
+
+
+def label(stack: Stack, name: str) -> Label:
+    """An adapter's label: its own, or else from its manifest, its README's front matter, or its dataset's name.
+
+    Raises ConfigError when none of them says what the adapter is about.
+    """
+    given = stack.adapters[name].label
+    if given is not None:
+        return Label(given, "adapters.yaml")
+    reference = stack.adapter_ref(name)
+    files = _in_folder(reference.folder) if reference.folder else _in_hub_cache(reference.name)
+    found = next(_read(files), None)
+    if found is None:
+        place = reference.folder or f"{reference.name} (as far as the hub's cache on this machine holds it)"
+        key = f"adapters.{name}.label"
+        raise stack.error(key, f"missing, and neither {MANIFEST} nor {CARD} in {place} says what it is about")
+    return found
+
+
+def _read(file: Callable[[str], Path | None]) -> Iterator[Label]:
+    manifest = _json(file(MANIFEST))
+    if text := _words(manifest.get("label")):
+        yield Label(text, MANIFEST)
+    card = _front_matter(file(CARD))
+    if text := _words(card.get("label")):
+        yield Label(text, f"{CARD}, label")
+    if text := ", ".join(tag for tag in _strings(card.get("tags")) if not TECHNICAL.fullmatch(tag)):
+        yield Label(text, f"{CARD}, tags")
+    datasets = [*_strings(manifest.get("dataset")), *_strings(card.get("datasets"))]
+    if text := ", ".join(dict.fromkeys(filter(None, map(_subject, datasets)))):
+        yield Label(text, f"the name of its dataset, {', '.join(datasets)}")
+
+
+def _in_folder(folder: Path) -> Callable[[str], Path | None]:
+    return lambda name: folder / name
+
+
+def _in_hub_cache(hub_id: str) -> Callable[[str], Path | None]:
+    """Only what lies on this machine already: reading a stack never asks the network."""
+
+    def find(name: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache  # takes 0.3 s, and few stacks need it
+
+        found = try_to_load_from_cache(hub_id, name)
+        return Path(found) if isinstance(found, str) else None
+
+    return find
+
+
+def _json(file: Path | None) -> dict[str, Any]:
+    if file is None or not file.is_file():
+        return {}
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    return data if isinstance(data, dict) else {}
+
+
+def _front_matter(file: Path | None) -> dict[str, Any]:
+    """The YAML between the first two lines of dashes of a model card; {} where there is none that can be read."""
+    if file is None or not file.is_file():
+        return {}
+    text = file.read_text(encoding="utf-8", errors="replace")
+    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    try:
+        data = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _strings(value: object) -> list[str]:
+    listed = value if isinstance(value, list) else [value]
+    return [item.strip() for item in listed if isinstance(item, str) and item.strip()]
+
+
+def _words(value: object) -> str:
+    return value.strip() if isinstance(value, str) and re.search(r"\w", value) else ""
+
+
+def _subject(dataset: str) -> str:
+    """ "dzunggg/legal-qa-v1" is about "legal"."""
+    words = re.split(r"[-_.\s]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", dataset.rpartition("/")[2]))
+    return " ".join(word.lower() for word in words if word and not FILLER.fullmatch(word))

@@ -1,0 +1,125 @@
+"""From adapters.yaml to a Stack, or to one line that says what is wrong and what would be valid."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from adapters.schema import ConfigError, Stack
+
+Model = type[BaseModel]
+
+UNIONS = {("engine", "args"): 3, ("router", "model"): 2}
+"""How many steps of an error's place are the file's: behind a union stand the types that were tried."""
+
+
+def load(path: str | Path) -> Stack:
+    """Read and validate a stack. Raises ConfigError in one line; touches no model and no network."""
+    file = Path(path)
+    try:
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file; give one with --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{file}: line {line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: expected a mapping with the keys {', '.join(_keys(Stack))}")
+    if "file" in data:
+        raise ConfigError(_unknown(file, ("file",)))
+    try:
+        # A section whose keys are all commented out reads as null: its defaults are meant.
+        return Stack(file=file, **{key: part for key, part in data.items() if part is not None})
+    except ValidationError as error:
+        raise ConfigError(_explain(file, error)) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win in silence; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f'the key "{key.value}" stands twice', problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _keys(part: Model) -> list[str]:
+    return [key for key in part.model_fields if key != "file"]
+
+
+def _explain(file: Path, error: ValidationError) -> str:
+    found = error.errors(include_url=False)
+    # Of a union, the type that the value seems meant for says more than "should be a string".
+    first = next(
+        (each for each in found if each["type"] != "string_type" or isinstance(each["input"], str)), found[0]
+    )
+    where = tuple(str(step) for step in first["loc"] if step != "[key]")
+    if first["type"] == "extra_forbidden":
+        return _unknown(file, where)
+    where = where[: next((depth for key, depth in UNIONS.items() if where[: len(key)] == key), None)]
+    if first["type"] == "missing":
+        return f"{file}: {'.'.join(where)}: missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return f"{file}: {message}"
+    if first["loc"][-1] == "[key]" and first["type"] == "literal_error":
+        key = str(first["input"])
+        where = where if where[-1] == key else (*where, key)
+        return f"{file}: {'.'.join(where)}: unknown key; {_near(key, _quoted(message))}"
+    if first["type"] == "value_error":
+        return f"{file}: {'.'.join(where)}.{message}"
+    return f"{file}: {'.'.join(where)}: {message} (got {first['input']!r})"
+
+
+def _unknown(file: Path, where: tuple[str, ...]) -> str:
+    part = _part(where[:-1]) or Stack
+    return f"{file}: {'.'.join(where)}: unknown key; {_near(where[-1], _keys(part))}"
+
+
+def _near(word: str, valid: list[str]) -> str:
+    near = difflib.get_close_matches(word, valid, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"valid here: {', '.join(valid)}"
+
+
+def _quoted(message: str) -> list[str]:
+    """The words of pydantic's "Input should be 'a', 'b' or 'c'"."""
+    return message.split("'")[1::2]
+
+
+def _part(where: tuple[str, ...]) -> Model | None:
+    """The section that a path through the file leads to; a mapping's own keys are steps of the path too."""
+    part: Model = Stack
+    in_mapping = False
+    for step in where:
+        if in_mapping:
+            in_mapping = False
+            continue
+        hint = part.model_fields[step].annotation if step in part.model_fields else None
+        if (found := _model(hint)) is None:
+            return None
+        in_mapping, part = found is not hint, found
+    return part
+
+
+def _model(hint: Any) -> Model | None:
+    """The section that a key's type holds, directly or as a mapping's values."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint
+    found = (_model(argument) for argument in typing.get_args(hint))
+    return next((model for model in found if model), None)

@@ -1,0 +1,265 @@
+"""The types of adapters.yaml: frozen, every default in one place, unknown keys refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+AUTO = "auto"
+RESERVED = (AUTO, "lag")
+"""Model names with a meaning of their own: no base and no adapter may take them."""
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class ConfigError(Exception):
+    """A stack that cannot be started. One line: what, where, and what would be valid."""
+
+
+class Part(BaseModel):
+    """One section of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(pattern=NAME)]
+Scalar = str | int | float | bool
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ClassifierName = Literal["embedding", "nli", "scoring"]
+Sampling = Literal[
+    "frequency_penalty",
+    "length_penalty",
+    "logit_bias",
+    "max_tokens",
+    "min_p",
+    "min_tokens",
+    "presence_penalty",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "temperature",
+    "top_k",
+    "top_p",
+]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Listed = BeforeValidator(_listed)
+"""One word stands for a list of one."""
+
+
+class Ref(Part):
+    """A model or adapter: a folder on this machine, or a hub id."""
+
+    name: str
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.folder or self.name)
+
+
+class Base(Part):
+    model: str = Field(min_length=1)
+    name: Name
+    chat_template: str | None = None
+
+
+class Engine(Part):
+    port: Port = 8001
+    url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
+    max_loras: Annotated[int, Field(ge=1)] | None = None
+    args: Mapping[str, Scalar | list[Scalar] | dict[str, Any] | None] = {}
+    env: Mapping[str, str] = {}
+
+
+class Calibration(Part):
+    """What makes a classifier's scores probabilities, and how probable an adapter must be.
+
+    `temperature` divides the logits (Guo et al., 2017); `threshold` null is `router.threshold`.
+    """
+
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    threshold: Probability | None = None
+
+
+class Key(Part):
+    """One client's API key, as its SHA-256, and what it may do; null is no limit."""
+
+    sha256: Sha256
+    adapters: tuple[Name, ...] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+
+
+class Router(Part):
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: Port = 8000
+    workers: int = Field(default=1, ge=1, le=256)
+    # choosing
+    classifier: Annotated[tuple[ClassifierName, ...], Listed] = Field(default=("embedding",), min_length=1)
+    model: str | Mapping[ClassifierName, str] | None = None
+    threshold: Probability = 0.5
+    calibration: Mapping[ClassifierName, Calibration] = {}
+    system_weight: Probability = 0.1
+    classify_timeout_s: Seconds = 2
+    batch_wait_ms: float = Field(default=2, ge=0, le=1000)
+    batch_size: int = Field(default=16, ge=1)
+    cache_entries: int = Field(default=10_000, ge=0)
+    # clients
+    keys: Mapping[Name, Key] = {}
+    admin_key: Sha256 | None = None
+    limits_storage: str = Field(default="memory://", pattern=r"^(memory|rediss?)://")
+    max_body_mb: float = Field(default=8, gt=0, allow_inf_nan=False)
+    max_header_kb: float = Field(default=64, gt=0, allow_inf_nan=False)
+    max_in_flight: int = Field(default=1024, ge=1)
+    receive_timeout_s: Seconds = 30
+    # the engine
+    engine_wait_s: float = Field(default=5, ge=0, allow_inf_nan=False)
+    answer_timeout_s: Seconds = 600
+    drain_s: float = Field(default=5, ge=0, allow_inf_nan=False)
+    # seen and kept
+    stream_usage: bool = True
+    decision_log: str | None = None
+    log_prompts: bool = False
+    otlp: str | None = Field(default=None, pattern=r"^https?://")
+    response_cache_mb: float = Field(default=0, ge=0, allow_inf_nan=False)
+    response_cache_s: Seconds = 600
+
+    @model_validator(mode="after")
+    def _classifiers_are_clear(self) -> Router:
+        if len(set(self.classifier)) < len(self.classifier):
+            raise ValueError(f"classifier names one twice: {', '.join(self.classifier)}")
+        if isinstance(self.model, str) and len(self.classifier) > 1:
+            raise ValueError(f"model: with several classifiers, say whose: {{{self.classifier[0]}: {self.model}}}")
+        return self
+
+    def weights(self, classifier: ClassifierName) -> str | None:
+        """The hub id or folder that `router.model` names for a classifier; None: its usual one."""
+        return self.model if isinstance(self.model, str | None) else self.model.get(classifier)
+
+    def calibrated(self, classifier: ClassifierName) -> Calibration:
+        """A classifier's temperature and threshold, defaults filled in."""
+        own = self.calibration.get(classifier, Calibration())
+        return own if own.threshold is not None else own.model_copy(update={"threshold": self.threshold})
+
+
+class Ui(Part):
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: Port = 7860
+
+
+class Adapter(Part):
+    path: str = Field(min_length=1)
+    label: str | None = Field(default=None, pattern=r"\w")
+    tags: Mapping[Name, Annotated[tuple[Name, ...], Listed, Field(min_length=1)]] = {}
+    system_prompt: str | None = Field(default=None, min_length=1)
+    sampling: Mapping[Sampling, Any] = {}
+
+
+class Stack(Part):
+    """One base, its adapters and the three processes around them, as adapters.yaml says."""
+
+    file: Path
+    base: Base
+    engine: Engine = Engine()
+    router: Router = Router()
+    ui: Ui = Ui()
+    adapters: Mapping[Name, Adapter] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Stack:
+        for name in (self.base.name, *self.adapters):
+            if name in RESERVED:
+                raise ValueError(f'the name "{name}" is reserved; choose another')
+        if self.base.name in self.adapters:
+            raise ValueError(f'the base and an adapter are both named "{self.base.name}"')
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Stack:
+        ports = {"router.port": self.router.port, "ui.port": self.ui.port}
+        if self.engine.url is None:
+            ports["engine.port"] = self.engine.port
+        for first, second in combinations(ports, 2):
+            if ports[first] == ports[second]:
+                raise ValueError(f"{first} and {second} are both {ports[first]}")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_name_adapters(self) -> Stack:
+        for name, key in self.router.keys.items():
+            for adapter in key.adapters or ():
+                if adapter not in self.adapters:
+                    there = ", ".join(self.adapters)
+                    raise ValueError(f'router.keys.{name}.adapters: no adapter "{adapter}"; there are {there}')
+        return self
+
+    @property
+    def engine_url(self) -> str:
+        """Where the engine answers, without a trailing slash."""
+        return (self.engine.url or f"http://127.0.0.1:{self.engine.port}").rstrip("/")
+
+    @property
+    def router_url(self) -> str:
+        """Where the router answers, seen from this machine."""
+        return _local_url(self.router.host, self.router.port)
+
+    @property
+    def ui_url(self) -> str:
+        """Where the page is, seen from this machine."""
+        return _local_url(self.ui.host, self.ui.port)
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """`engine.args` as vLLM spells them, with dashes."""
+        return {key.replace("_", "-"): value for key, value in self.engine.args.items()}
+
+    def base_ref(self) -> Ref:
+        """The base's folder or hub id. Raises ConfigError when it can be neither."""
+        return self._ref(self.base.model, "base.model")
+
+    def adapter_ref(self, name: str) -> Ref:
+        """An adapter's folder or hub id. Raises ConfigError when it can be neither."""
+        return self._ref(self.adapters[name].path, f"adapters.{name}.path")
+
+    def chat_template(self) -> Path | None:
+        """The template's file. Raises ConfigError when it is missing."""
+        if self.base.chat_template is None:
+            return None
+        path = self.below(self.base.chat_template)
+        if not path.is_file():
+            raise self.error("base.chat_template", f"no such file: {path}")
+        return path
+
+    def error(self, key: str, problem: str) -> ConfigError:
+        """A ConfigError that names this stack's file and the key."""
+        return ConfigError(f"{self.file}: {key}: {problem}")
+
+    def below(self, text: str) -> Path:
+        """A path of the file as an absolute one: relative paths are relative to the file."""
+        return (self.file.parent / Path(text).expanduser()).resolve()
+
+    def _ref(self, text: str, key: str) -> Ref:
+        folder = self.below(text)
+        if folder.is_dir():
+            return Ref(name=text, folder=folder)
+        if text.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+            raise self.error(key, f"no such folder: {folder} (give a folder or a hub id, owner/name)")
+        return Ref(name=text)
+
+
+def _local_url(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"http://{host}:{port}"
