@@ -1,0 +1,44 @@
+"""Zero-shot classifiers behind one protocol: from the adapters' labels alone, with no training (issue 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from adapters import ClassifierName, Stack, labels
+
+Logits = Mapping[str, float]
+"""One number for every adapter and one for the base."""
+
+
+class Classifier(Protocol):
+    """Judges texts from the adapters' labels alone. Called from one worker thread, never concurrently."""
+
+    def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """Per text, a logit for every adapter and one for the base: a softmax makes them probabilities."""
+
+
+def load_classifiers(stack: Stack) -> dict[ClassifierName, Classifier]:
+    """Those that `router.classifier` names, in its order.
+
+    Raises ConfigError when an adapter has no label, or when weights cannot be had.
+    """
+    texts = {name: label.text for name, label in labels(stack).items()}
+    return {name: _load(stack, name, texts) for name in stack.router.classifier}
+
+
+def _load(stack: Stack, name: ClassifierName, texts: Mapping[str, str]) -> Classifier:
+    # Imported when asked for: each brings libraries that the others do without.
+    match name:
+        case "nli":
+            from router.classify.nli import NliClassifier
+
+            return NliClassifier.load(stack, texts)
+        case "scoring":
+            from router.classify.scoring import ScoringClassifier
+
+            return ScoringClassifier.load(stack, texts)
+        case "embedding":
+            from router.classify.embedding import EmbeddingClassifier
+
+            return EmbeddingClassifier.load(stack, texts)
