@@ -14,9 +14,13 @@ class Reason(StrEnum):
     CLASSIFIED = "classified"
     NAMED = "named"
     BELOW_THRESHOLD = "below-threshold"
+    KEPT = "kept"
+    ONLY_CANDIDATE = "only-candidate"
+    NO_CANDIDATE = "no-candidate"
     NO_TEXT = "no-text"
     CLASSIFIER_ERROR = "classifier-error"
     CLASSIFIER_TIMEOUT = "classifier-timeout"
+    FALLBACK = "fallback"
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,11 @@ class Decision:
     reason: Reason
 
 
-def probabilities(logits: Mapping[str, float], candidates: Iterable[str]) -> dict[str, float]:
+def probabilities(
+    logits: Mapping[str, float], candidates: Iterable[str], temperature: float = 1.0
+) -> dict[str, float]:
     """Softmax over the candidates alone, most probable first: what is not served takes no share."""
-    kept = {name: logits[name] for name in candidates if name in logits}
+    kept = {name: logits[name] / temperature for name in candidates if name in logits}
     top = max(kept.values(), default=0.0)
     weights = {name: math.exp(logit - top) for name, logit in kept.items()}
     total = sum(weights.values())
@@ -46,9 +52,18 @@ def probabilities(logits: Mapping[str, float], candidates: Iterable[str]) -> dic
     return {name: weights[name] / total for name in ranked}
 
 
-def choose(scores: Mapping[str, float], policy: Policy) -> Decision:
-    """Decide from probabilities that include the base's."""
-    best = max(scores, key=lambda name: (scores[name], name == policy.base), default=policy.base)
+def choose(scores: Mapping[str, float], policy: Policy, kept: bool = False) -> Decision:
+    """Decide from probabilities that include the base's; `kept`: a conversation's earlier turns made them so.
+
+    An adapter that tags or a key left alone need not beat the base, only reach the threshold: who asks by tags
+    means the adapter.
+    """
+    adapters = [name for name in scores if name != policy.base]
+    if not adapters:
+        return Decision(policy.base, scores.get(policy.base), Reason.NO_CANDIDATE)
+    if len(adapters) == 1 and scores[adapters[0]] >= policy.threshold:
+        return Decision(adapters[0], scores[adapters[0]], Reason.ONLY_CANDIDATE)
+    best = max(scores, key=lambda name: (scores[name], name == policy.base))
     if best != policy.base and scores[best] < policy.threshold:
         return Decision(policy.base, scores.get(policy.base), Reason.BELOW_THRESHOLD)
-    return Decision(best, scores.get(best), Reason.CLASSIFIED)
+    return Decision(best, scores[best], Reason.KEPT if kept else Reason.CLASSIFIED)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from router.choose import Decision, Policy, Reason, choose, probabilities
-from router.conversation import subject
 
 POLICY = Policy(base="base", threshold=0.5)
 
@@ -15,17 +12,38 @@ POLICY = Policy(base="base", threshold=0.5)
 @pytest.mark.parametrize(
     ("scores", "decision"),
     [
-        ({"law": 0.9, "base": 0.1}, Decision("law", 0.9, Reason.CLASSIFIED)),
+        ({"law": 0.9, "med": 0.05, "base": 0.05}, Decision("law", 0.9, Reason.CLASSIFIED)),
         ({"law": 0.5, "med": 0.1, "base": 0.4}, Decision("law", 0.5, Reason.CLASSIFIED)),
         ({"law": 0.49, "med": 0.4, "base": 0.11}, Decision("base", 0.11, Reason.BELOW_THRESHOLD)),
-        ({"law": 0.1, "base": 0.9}, Decision("base", 0.9, Reason.CLASSIFIED)),
-        ({"law": 0.5, "base": 0.5}, Decision("base", 0.5, Reason.CLASSIFIED)),
-        ({"base": 1.0}, Decision("base", 1.0, Reason.CLASSIFIED)),
-        ({}, Decision("base", None, Reason.CLASSIFIED)),
+        ({"law": 0.1, "med": 0.0, "base": 0.9}, Decision("base", 0.9, Reason.CLASSIFIED)),
+        ({"law": 0.5, "med": 0.0, "base": 0.5}, Decision("base", 0.5, Reason.CLASSIFIED)),
+        ({"law": 0.9, "base": 0.1}, Decision("law", 0.9, Reason.ONLY_CANDIDATE)),
+        ({"law": 0.49, "base": 0.51}, Decision("base", 0.51, Reason.CLASSIFIED)),
+        ({"base": 1.0}, Decision("base", 1.0, Reason.NO_CANDIDATE)),
+        ({}, Decision("base", None, Reason.NO_CANDIDATE)),
     ],
 )
 def test_choose(scores: dict[str, float], decision: Decision) -> None:
     assert choose(scores, POLICY) == decision
+
+
+@pytest.mark.parametrize(
+    ("scores", "decision"),
+    [
+        ({"law": 0.9, "med": 0.0, "base": 0.1}, Decision("law", 0.9, Reason.KEPT)),
+        ({"law": 0.1, "med": 0.0, "base": 0.9}, Decision("base", 0.9, Reason.KEPT)),
+        ({"law": 0.4, "med": 0.3, "base": 0.3}, Decision("base", 0.3, Reason.BELOW_THRESHOLD)),
+        ({"law": 0.9, "base": 0.1}, Decision("law", 0.9, Reason.ONLY_CANDIDATE)),
+    ],
+)
+def test_what_earlier_turns_decided_says_so(scores: dict[str, float], decision: Decision) -> None:
+    assert choose(scores, POLICY, kept=True) == decision
+
+
+def test_an_only_candidate_wins_over_a_more_probable_base() -> None:
+    low = Policy(base="base", threshold=0.3)
+    assert choose({"law": 0.4, "base": 0.6}, low) == Decision("law", 0.4, Reason.ONLY_CANDIDATE)
+    assert choose({"law": 0.4, "med": 0.0, "base": 0.6}, low) == Decision("base", 0.6, Reason.CLASSIFIED)
 
 
 def test_probabilities_are_over_the_candidates_alone() -> None:
@@ -38,43 +56,10 @@ def test_probabilities_are_over_the_candidates_alone() -> None:
     assert without_law["med"] / without_law["base"] == pytest.approx(everyone["med"] / everyone["base"])
 
 
+def test_a_temperature_divides_the_logits() -> None:
+    logits = {"law": 2.0, "base": 0.0}
+    assert probabilities(logits, logits, 2.0) == probabilities({"law": 1.0, "base": 0.0}, logits)
+
+
 def test_probabilities_survive_extreme_logits() -> None:
     assert probabilities({"law": 1e4, "base": -1e4}, ["law", "base"]) == {"law": 1.0, "base": 0.0}
-
-
-def user(content: Any) -> dict[str, Any]:
-    return {"role": "user", "content": content}
-
-
-LONG = "How long does a landlord have to return it?"
-
-
-@pytest.mark.parametrize(
-    ("body", "text"),
-    [
-        ({"messages": [user(LONG)]}, LONG),
-        ({"messages": [user("What is a tort in law, exactly?"), user(LONG)]}, LONG),
-        ({"messages": [user(LONG), user("And in Spain?")]}, f"{LONG}\nAnd in Spain?"),
-        ({"messages": [user("Hi")]}, "Hi"),
-        (
-            {"messages": [user(LONG), {"role": "assistant", "content": "My tooth aches."}, user("Why?")]},
-            f"{LONG}\nWhy?",
-        ),
-        ({"messages": [user(LONG), {"role": "tool", "content": "Buy shares."}]}, LONG),
-        ({"messages": [{"role": "system", "content": "You are a doctor."}, user(LONG)]}, LONG),
-        ({"messages": [user([{"type": "text", "text": LONG}, {"type": "image_url", "image_url": {}}])]}, LONG),
-        ({"messages": [user([{"type": "image_url", "image_url": {}}])]}, ""),
-        ({"messages": [user(None), "nonsense", {}, user(7)]}, ""),
-        ({"messages": []}, ""),
-        ({"prompt": f" {LONG} "}, LONG),
-        ({"prompt": [LONG, "second"]}, LONG),
-        ({"prompt": [1, 2, 3]}, ""),
-        ({"text": LONG}, LONG),
-        ({"messages": 5, "prompt": LONG}, LONG),
-        ({"messages": None}, ""),
-        ({"messages": [user("a" * 3000 + "b" * 3000)]}, "a" * 2000 + "\n" + "b" * 2000),
-        ({}, ""),
-    ],
-)
-def test_subject_is_the_users_own_words(body: dict[str, Any], text: str) -> None:
-    assert subject(body) == text

@@ -1,0 +1,29 @@
+"""`python -m router explain "text"`: one decision, every score, and the time it took."""
+
+from __future__ import annotations
+
+import asyncio
+
+from adapters import Stack
+from router.choose import Policy, choose
+from router.classify import load_classifiers
+from router.classify.scorer import Judged, Scorer
+
+
+def explain(stack: Stack, text: str) -> None:
+    """All adapters count as served. Raises ConfigError when a classifier cannot be loaded."""
+    judged = asyncio.run(_judge(stack, text))
+    decision = choose(judged.scores, Policy(stack.base.name, judged.threshold))
+    print(f"{decision.model}  ({decision.reason}, threshold {judged.threshold:.2f}, {judged.ms:.1f} ms)")
+    for name, score in judged.scores.items():
+        print(f"  {score:.3f}  {'█' * round(score * 30):30s}  {name}")
+
+
+async def _judge(stack: Stack, text: str) -> Judged:
+    scorer = Scorer.of(stack, load_classifiers(stack))
+    try:
+        await scorer.judge(["warm-up"], (stack.base.name, *stack.adapters))
+        (judged,) = await scorer.judge([text], (stack.base.name, *stack.adapters))
+    finally:
+        scorer.close()
+    return judged
