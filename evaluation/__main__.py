@@ -1,0 +1,32 @@
+"""`python -m evaluation routing DATA.jsonl ...`: is the router right? A table, and a report in reports/."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from adapters import ConfigError
+from evaluation.routing import command as routing
+from evaluation.routing.rows import DataError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 a report was made (it counts the rows that were left out), 2 data or stack are at fault."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m evaluation", description="Reports from labelled data.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    routing.add_arguments(commands.add_parser("routing", help="the router's decisions against labelled texts"))
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments, argv)
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

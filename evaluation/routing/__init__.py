@@ -1,0 +1,1 @@
+"""`python -m evaluation routing`: labelled texts against what the router would decide, and its calibration."""

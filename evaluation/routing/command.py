@@ -1,0 +1,104 @@
+"""`python -m evaluation routing`: read, judge, fit where that is asked, report."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adapters import Calibration, ClassifierName, Stack, labels, load
+from evaluation.environment import environment
+from evaluation.routing import text
+from evaluation.routing.columns import Records, columns, fitted, halves
+from evaluation.routing.judge import record, texts_of
+from evaluation.routing.report import check_folder, write
+from evaluation.routing.rows import Data, load_rows
+from evaluation.routing.store import by_hand, check_writable, store
+from router.classify import load_classifiers
+
+NAMED_PROBLEMS = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of this command."""
+    parser.add_argument("data", nargs="+", type=Path, metavar="DATA.jsonl", help="labelled rows, one per line")
+    parser.add_argument("--config", default="adapters.yaml", help="the stack (default: %(default)s)")
+    parser.add_argument("--classifier", type=_classifiers, metavar="NAME[,NAME]", help="default: the stack's own")
+    parser.add_argument(
+        "--fit", action="store_true", help="fit temperature and threshold, store them in the stack"
+    )
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="the reports (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
+    """Raises ConfigError and DataError for what cannot work. Rows that cannot be used are named and left out."""
+    stack = with_classifiers(load(arguments.config), arguments.classifier)
+    check_folder(arguments.out)
+    if arguments.fit:
+        check_writable(stack.file)
+    data = load_rows(arguments.data, stack)
+    _name_problems(data)
+    fitting, shown = halves(data.rows) if arguments.fit else ([], data.rows)
+    texts = texts_of(data.rows, stack.router.system_weight)
+    records: Records = {name: record(name, each, texts) for name, each in load_classifiers(stack).items()}
+    before = {name: stack.router.calibrated(name) for name in records}
+    ways = columns(stack, records, before, shown, ", before" if arguments.fit else "")
+    stored: dict[ClassifierName, Calibration] = {}
+    if arguments.fit:
+        stored = {name: fitted(stack, records[name], before[name], fitting) for name in records}
+        store(stack.file, stored)
+        ways += columns(stack, records, stored, shown, ", fitted")
+    figures = [way.figures() for way in ways]
+    mistakes = {way.title: way.mistakes() for way in ways}
+    folder = write(arguments.out, figures, mistakes, _about(stack, data, len(fitting), argv))
+    print(text.report(figures, mistakes[ways[-1].title]))
+    if stored:
+        print(f"\nfitted on {len(fitting):,} other rows, stored in {stack.file}: {by_hand(stored)}")
+    print(f"\n{folder}: results.json, mistakes.md, reliability.png, coverage.png, sources.png")
+
+
+def with_classifiers(stack: Stack, names: tuple[ClassifierName, ...] | None) -> Stack:
+    """The stack with other classifiers; `router.model`, where it is one word, stays with its own."""
+    if names is None:
+        return stack
+    router = stack.router
+    model = {router.classifier[0]: router.model} if isinstance(router.model, str) else router.model
+    return stack.model_copy(update={"router": router.model_copy(update={"classifier": names, "model": model})})
+
+
+def _classifiers(text: str) -> tuple[ClassifierName, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    known = typing.get_args(ClassifierName)
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f'there is no classifier "{name}"; there are {", ".join(known)}')
+    return typing.cast(tuple[ClassifierName, ...], names)
+
+
+def _name_problems(data: Data) -> None:
+    for problem in data.problems[:NAMED_PROBLEMS]:
+        print(problem, file=sys.stderr)
+    if more := len(data.problems[NAMED_PROBLEMS:]):
+        print(f"... and {more} more", file=sys.stderr)
+    if data.problems:
+        total = len(data.rows) + len(data.problems)
+        print(f"{len(data.problems)} of {total:,} rows left out", file=sys.stderr)
+
+
+def _about(stack: Stack, data: Data, fitted_on: int, argv: Sequence[str]) -> dict[str, Any]:
+    """What the figures were made of."""
+    return {
+        **environment(list(argv)),
+        "data": [{"file": file, "sha256": digest} for file, digest in data.digests.items()],
+        "rows_left_out": [{"file": problem.file, "line": problem.line} for problem in data.problems],
+        "rows_fitted_on": fitted_on,
+        "stack": {
+            "sha256": hashlib.sha256(stack.file.read_bytes()).hexdigest(),
+            "labels": {name: label.text for name, label in labels(stack).items()},
+        },
+    }

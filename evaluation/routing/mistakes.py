@@ -1,0 +1,62 @@
+"""The worst mistakes, as a table to read: where a router can be made better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.routing.judge import Judge
+from evaluation.routing.rows import Row
+from evaluation.table import clipped
+
+WORST = 50
+EXCERPT = 160
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row and the model that should not have answered it."""
+
+    row: Row
+    chosen: str
+    score: float
+
+
+def worst(judge: Judge, rows: Sequence[Row], number: int = WORST) -> list[Mistake]:
+    """Worst first: the surer the worse, and a wrong adapter counts twice what a missed one does."""
+    outcomes = judge.outcomes(rows)
+    cost = (2.0 * outcomes.wrong + outcomes.missed) * outcomes.confidence
+    order = np.argsort(-cost, kind="stable")[:number]
+    return [
+        Mistake(rows[index], judge.models[outcomes.chosen[index]], float(outcomes.confidence[index]))
+        for index in order
+        if not outcomes.correct[index]
+    ]
+
+
+def markdown(title: str, mistakes: Sequence[Mistake]) -> str:
+    """One section of mistakes.md. It quotes the data, which results.json never does."""
+    head = ["| row | source | answered | score | right | text |", "|---|---|---|---|---|---|"]
+    rows = [
+        f"| {_cell(each.row.place)} | {_cell(each.row.source)} | {each.chosen} "
+        f"| {each.score:.2f} | {right(each.row)} | {_cell(clipped(excerpt(each.row), EXCERPT))} |"
+        for each in mistakes
+    ]
+    return "\n".join([f"## {title}: the worst {len(mistakes)} mistakes", "", *head, *rows, ""])
+
+
+def right(row: Row) -> str:
+    """The label, and what else is accepted."""
+    return " or ".join([row.label, *sorted(row.accepted - {row.label})])
+
+
+def excerpt(row: Row) -> str:
+    """The last turn is what was asked; the ones before it follow."""
+    last, *before = reversed(row.words.turns)
+    return f"{last}  (before: {' / '.join(reversed(before))})" if before else last
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,0 +1,60 @@
+"""A report's folder: results.json without a word of the data, mistakes.md with some, and the plots."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from adapters import ConfigError
+from evaluation.routing.figures import Figures
+from evaluation.routing.mistakes import Mistake, markdown
+from evaluation.routing.plots import draw
+
+
+def check_folder(out: Path) -> None:
+    """Before the work rather than after it. Raises ConfigError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made: {error.strerror}") from None
+
+
+def write(
+    out: Path, columns: Sequence[Figures], mistakes: Mapping[str, Sequence[Mistake]], about: Mapping[str, Any]
+) -> Path:
+    """The folder that was made. Raises ConfigError where it cannot be."""
+    try:
+        folder = _dated(out)
+        results = {**about, "columns": [dataclasses.asdict(each) for each in columns]}
+        text = json.dumps(results, indent=1, ensure_ascii=False, default=_plain)
+        (folder / "results.json").write_text(f"{text}\n", encoding="utf-8")
+        sections = [markdown(title, listed) for title, listed in mistakes.items()]
+        (folder / "mistakes.md").write_text("\n".join(sections), encoding="utf-8")
+        draw(columns, folder)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return folder
+
+
+def _dated(out: Path) -> Path:
+    """reports/2026-01-31, or with -2, -3 behind it: no report takes the place of another."""
+    name, number = date.today().isoformat(), 1
+    while True:
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    raise TypeError(f"{value!r} is nothing that results.json holds")

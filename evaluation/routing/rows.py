@@ -1,0 +1,152 @@
+"""Labelled texts and conversations from JSON lines: what cannot be used is named by its line and left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters import Stack
+from router.conversation import Words, read
+
+BASE_LABELS = ("general", "base")
+"""What data files call the base, beside its own name."""
+
+
+class DataError(Exception):
+    """Files from which nothing can be evaluated. One line: which, and what would be valid."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled text. `accepted` holds the label and whatever else is right as well."""
+
+    file: str
+    line: int
+    words: Words
+    label: str
+    accepted: frozenset[str]
+    source: str
+
+    @property
+    def place(self) -> str:
+        """Where to find it, in few letters."""
+        return f"{'/'.join(Path(self.file).parts[-2:])}:{self.line}"
+
+    @property
+    def text(self) -> str:
+        """All that the user said; also what the split of `--fit` goes by."""
+        return "\n".join(self.words.turns)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A line that was left out."""
+
+    file: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: line {self.line}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of all files, the lines that were left out, and the SHA-256 of each file."""
+
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+    digests: Mapping[str, str]
+
+
+def load_rows(files: Sequence[Path], stack: Stack) -> Data:
+    """Every usable row, in order. Raises DataError where a file cannot be read or holds no usable row."""
+    labels = {name: name for name in (stack.base.name, *stack.adapters)}
+    labels = dict.fromkeys(BASE_LABELS, stack.base.name) | labels
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    digests = {}
+    for file in dict.fromkeys(files):
+        try:
+            raw = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+        found = list(_file(file, raw, labels))
+        usable = [each for each in found if isinstance(each, Row)]
+        broken = [each for each in found if isinstance(each, Problem)]
+        if not usable:
+            first = f"; {broken[0]}" if broken else ""
+            raise DataError(f"{file}: holds no usable row{first}; a row is {_example(stack)}")
+        rows += usable
+        problems += broken
+        digests[str(file)] = hashlib.sha256(raw).hexdigest()
+    return Data(tuple(rows), tuple(problems), digests)
+
+
+def _example(stack: Stack) -> str:
+    return json.dumps({"text": "...", "label": next(iter(stack.adapters))})
+
+
+def _file(file: Path, raw: bytes, labels: Mapping[str, str]) -> Iterator[Row | Problem]:
+    # Only at line feeds: a text may hold U+2028 and other ends of lines that JSON allows.
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield _row(file, number, line, labels)
+            except ValueError as error:
+                yield Problem(str(file), number, str(error))
+
+
+def _row(file: Path, number: int, line: bytes, labels: Mapping[str, str]) -> Row:
+    """Raises ValueError that says what is wrong and what would be valid."""
+    try:
+        data = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(data, dict):
+        raise ValueError('expected an object: {"text" or "messages", "label"}')
+    also = data.get("also", [])
+    if not isinstance(also, list):
+        raise ValueError(f'"also" must be a list of labels (got {_short(also)})')
+    label = _label(data, "label", data.get("label"), labels)
+    accepted = {label, *(_label(data, "also", each, labels) for each in also)}
+    source = data.get("source", file.stem)
+    if not isinstance(source, str) or not source.strip():
+        raise ValueError(f'"source" must be a word (got {_short(source)})')
+    return Row(str(file), number, _words(data), label, frozenset(accepted), source)
+
+
+def _label(data: Mapping[str, Any], key: str, value: object, labels: Mapping[str, str]) -> str:
+    if key not in data:
+        raise ValueError(f'"{key}" is missing; valid: {", ".join(labels)}')
+    if not isinstance(value, str) or value not in labels:
+        raise ValueError(f'"{key}": no adapter of the stack is named {_short(value)}; valid: {", ".join(labels)}')
+    return labels[value]
+
+
+def _words(data: Mapping[str, Any]) -> Words:
+    given = [key for key in ("text", "messages") if key in data]
+    if len(given) != 1:
+        raise ValueError(f'expected either "text" or "messages" (got {" and ".join(given) or "neither"})')
+    if "text" in data and not isinstance(data["text"], str):
+        raise ValueError(f'"text" must be text (got {_short(data["text"])})')
+    if "messages" in data and not isinstance(data["messages"], list):
+        raise ValueError(f'"messages" must be a list of {{"role", "content"}} (got {_short(data["messages"])})')
+    words = read({key: data[key] for key in given})
+    if not words.turns:
+        what = "is blank" if "text" in data else 'holds no words of the role "user"'
+        raise ValueError(f'"{given[0]}" {what}')
+    return words
+
+
+def _short(value: object) -> str:
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -1,0 +1,577 @@
+"""Evaluation: reading rows, figures against short references, the fit, the stored scalars, the whole command."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapters import Calibration, ClassifierName, Stack, load
+from evaluation.__main__ import main
+from evaluation.bootstrap import interval
+from evaluation.routing import metrics
+from evaluation.routing.columns import fitted, halves
+from evaluation.routing.command import with_classifiers
+from evaluation.routing.fit import fit_temperature, fit_threshold, seen
+from evaluation.routing.judge import Judge, Recorded, Stage, record, texts_of
+from evaluation.routing.metrics import Floats, Outcomes
+from evaluation.routing.rows import Row, load_rows
+from evaluation.routing.store import edited, store
+from router.classify import load_classifiers
+from tests.conftest import write_stack
+
+ROOT = Path(__file__).parent.parent
+
+CLEAR = {
+    "legal": [
+        "Can my landlord evict me without a court order?",
+        "Is a verbal contract binding when nobody signed anything?",
+        "What happens at the first hearing of a lawsuit?",
+        "My tenant broke the lease, can I sue him?",
+        "Which court handles a breach of contract?",
+        "What are my legal rights when the police search my home?",
+        "How does a judge decide who wins a lawsuit?",
+        "Does a landlord have to return the deposit by law?",
+        "What clause makes a contract void?",
+    ],
+    "medical": [
+        "I have had a fever and a sore throat for three days.",
+        "What are the symptoms of diabetes?",
+        "How is pneumonia treated?",
+        "My chest hurts when I breathe in, is it my heart?",
+        "Is a rash a usual symptom of measles?",
+        "Which treatments are there for arthritis pain?",
+        "What disease makes the skin turn yellow?",
+        "How long does the flu make you sick?",
+        "Can a migraine cause nausea and vomiting?",
+    ],
+    "finance": [
+        "Should I refinance my mortgage at a lower interest rate?",
+        "How do I start investing in index funds?",
+        "What is the difference between a loan and a line of credit?",
+        "How much tax do I pay on dividends?",
+        "Is my bank allowed to charge an overdraft fee?",
+        "How is the interest on a savings account calculated?",
+        "What makes a bond a safer investment than shares?",
+        "Can I deduct mortgage interest from my taxes?",
+        "How much of my salary should go into a retirement fund?",
+    ],
+    "general": [
+        "Write a short poem about the moon.",
+        "What should I cook for dinner with two eggs and rice?",
+        "Who painted the Mona Lisa?",
+        "Tell me a joke about penguins.",
+        "How do I teach my dog to sit?",
+        "What is the tallest mountain in the world?",
+        "Plan a weekend trip to Rome for two.",
+        "How does a rainbow form?",
+        "Recommend a film for a rainy evening.",
+    ],
+}
+MISLABELLED = [
+    {"text": "How do I bake bread without yeast?", "label": "legal"},
+    {"text": "Which planet has the most moons?", "label": "medical"},
+    {"text": "What is the best guitar for a beginner?", "label": "finance"},
+    {"text": "My knee is swollen and hurts when I walk.", "label": "base"},
+]
+
+
+def write_rows(file: Path, rows: Sequence[object]) -> Path:
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def stack_file(tmp_path: Path) -> Path:
+    return write_stack(tmp_path, "http://127.0.0.1:1")
+
+
+def results(out: Path) -> Any:
+    (folder,) = out.iterdir()
+    assert {file.name for file in folder.iterdir()} == {
+        "results.json", "mistakes.md", "reliability.png", "coverage.png", "sources.png",
+    }  # fmt: skip
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+# --- the command, with the real MiniLM --------------------------------------------------------------------------
+
+
+def test_forty_rows_of_known_outcome(tmp_path: Path, stack_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clear = [{"text": text, "label": label, "source": label} for label, texts in CLEAR.items() for text in texts]
+    data = write_rows(tmp_path / "forty.jsonl", [*clear, *MISLABELLED])
+    out = tmp_path / "reports"
+    assert main(["routing", str(data), "--config", str(stack_file), "--out", str(out)]) == 0
+    report = results(out)
+    (column,) = report["columns"]
+    assert column["rows"] == 40
+    assert column["accuracy"]["value"] == pytest.approx(0.9)
+    assert column["accuracy"]["low"] < 0.9 < column["accuracy"]["high"]
+    assert column["wrong_adapter"]["value"] == pytest.approx(1 / 40)
+    assert column["missed"]["value"] == pytest.approx(3 / 40)
+    assert column["points"]["value"] == pytest.approx((36 - 1) / 40)
+    assert column["confusion"] == [[9, 0, 1, 0], [1, 9, 0, 0], [1, 0, 9, 0], [1, 0, 0, 9]]
+    assert column["sources"]["legal"] == {
+        "rows": 9, "accuracy": {"value": 1.0, "low": 1.0, "high": 1.0}, "precision": None,
+    }  # fmt: skip
+    assert column["classes"]["medical"]["precision"] == pytest.approx(0.9)
+    assert column["latency_ms"]["texts"] == 40
+    assert report["data"][0]["file"] == str(data)
+    assert report["versions"]["python"]
+    printed = capsys.readouterr().out
+    assert "accuracy                       0.900 [" in printed
+    assert "My knee is swollen" in printed
+    assert "How do I bake bread" in (next(out.iterdir()) / "mistakes.md").read_text(encoding="utf-8")
+    assert "bake bread" not in json.dumps(report)
+    # A second report leaves the first alone.
+    assert main(["routing", str(data), "--config", str(stack_file), "--out", str(out)]) == 0
+    assert len(list(out.iterdir())) == 2
+
+
+def test_conversations_are_judged_as_the_router_does(tmp_path: Path, stack_file: Path) -> None:
+    stack = load(stack_file)
+    turns = ["Can my landlord evict me without a court order?", "And how soon?"]
+    messages = [
+        {"role": "user", "content": turns[0]},
+        {
+            "role": "assistant",
+            "content": "He needs a court order. Is it about your mortgage, your loan, or taxes?",
+        },
+        {"role": "user", "content": turns[1]},
+    ]
+    (row,) = load_rows(
+        [write_rows(tmp_path / "talk.jsonl", [{"messages": messages, "label": "legal"}])], stack
+    ).rows
+    assert row.words.turns == tuple(turns)
+    assert row.source == "talk"
+    texts = texts_of([row], stack.router.system_weight)
+    assert texts == turns
+    judge = real_judge(stack, texts)
+    assert judge.outcomes([row]).correct.all()
+
+
+def real_judge(stack: Stack, texts: Sequence[str]) -> Judge:
+    records = {name: record(name, each, texts) for name, each in load_classifiers(stack).items()}
+    return Judge(stack, [Stage.of(each, stack.router.calibrated(name)) for name, each in records.items()])
+
+
+def test_fit_stores_two_scalars_and_shows_before_and_after(
+    tmp_path: Path, stack_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stack_file.read_text(encoding="utf-8")
+    stack_file.write_text(f"# my stack\n{before}# the end\n", encoding="utf-8")
+    data = write_rows(
+        tmp_path / "data.jsonl",
+        [*MISLABELLED, *({"text": text, "label": label} for label, texts in CLEAR.items() for text in texts)],
+    )
+    out = tmp_path / "reports"
+    assert main(["routing", str(data), "--config", str(stack_file), "--fit", "--out", str(out)]) == 0
+    report = results(out)
+    titles = [column["title"] for column in report["columns"]]
+    assert titles == ["embedding, before", "embedding, fitted"]
+    assert report["rows_fitted_on"] + report["columns"][0]["rows"] == 40
+    calibration = load(stack_file).router.calibrated("embedding")
+    assert calibration.model_dump() == report["columns"][1]["calibration"]["embedding"]
+    assert calibration.temperature != 1
+    lines = stack_file.read_text(encoding="utf-8").splitlines()
+    added = [line for line in lines if line not in ("# my stack", *before.splitlines(), "# the end")]
+    assert len(added) == 2
+    assert [line for line in lines if line not in added] == ["# my stack", *before.splitlines(), "# the end"]
+    assert "embedding: {temperature: " in capsys.readouterr().out
+
+
+def test_of_the_router_only_what_decides_is_used() -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "evaluation").rglob("*.py"))
+    used = set(re.findall(r"^\s*(?:from|import) ((?:router|serve|ui|training|demo|benchmarks)[\w.]*)", code, re.M))
+    assert used == {"router.choose", "router.classify", "router.conversation"}
+
+
+def test_importing_the_command_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'transformers', 'matplotlib', 'onnxruntime'}"
+    script = f"import sys, evaluation.__main__; sys.exit(' '.join({heavy} & {{*sys.modules}}) or 0)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- rows -------------------------------------------------------------------------------------------------------
+
+
+def test_bad_rows_are_named_by_line_and_counted(
+    tmp_path: Path, stack_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "mixed.jsonl"
+    good = json.dumps(
+        {"text": "Who painted the Mona Lisa?\u2028And when?", "label": "general"}, ensure_ascii=False
+    )
+    bad: dict[str | bytes, str] = {
+        "{": "not JSON",
+        b"\xff\xfe": "not UTF-8",
+        "[" * 100_000: "nested too deep",
+        "7": "expected an object",
+        '{"text": "a"}': '"label" is missing; valid: general, base, legal, medical, finance',
+        '{"text": "a", "label": "sports"}': 'no adapter of the stack is named "sports"; valid: general, base',
+        '{"text": "a", "label": "legal", "also": ["sports"]}': '"also": no adapter of the stack is named "sports"',
+        '{"text": "a", "label": "legal", "also": "medical"}': '"also" must be a list',
+        '{"label": "legal"}': 'either "text" or "messages" (got neither)',
+        '{"text": "a", "messages": [], "label": "legal"}': "(got text and messages)",
+        '{"text": 3, "label": "legal"}': '"text" must be text (got 3)',
+        '{"text": " ", "label": "legal"}': '"text" is blank',
+        '{"text": "\\ud800", "label": "legal"}': '"text" is blank',
+        '{"messages": "a", "label": "legal"}': '"messages" must be a list',
+        '{"messages": [{"role": "assistant", "content": "a"}], "label": "legal"}': "no words of the role",
+        '{"text": "a", "label": "legal", "source": 7}': '"source" must be a word (got 7)',
+    }
+    lines = [line.encode() if isinstance(line, str) else line for line in bad]
+    data.write_bytes(b"\xef\xbb\xbf" + b"\n".join([good.encode(), b"", *lines, b""]))
+    found = load_rows([data], load(stack_file))
+    assert [row.line for row in found.rows] == [1]
+    assert [problem.line for problem in found.problems] == list(range(3, 3 + len(bad)))
+    for problem, said in zip(found.problems, bad.values(), strict=True):
+        assert str(problem).startswith(f"{data}: line {problem.line}: ")
+        assert said in str(problem)
+    # The command names them and goes on with the rest.
+    assert main(["routing", str(data), "--config", str(stack_file), "--out", str(tmp_path / "reports")]) == 0
+    said = capsys.readouterr().err
+    assert f"{data}: line 3: not JSON" in said
+    assert f"{len(bad)} of {len(bad) + 1} rows left out" in said
+    assert len(results(tmp_path / "reports")["rows_left_out"]) == len(bad)
+
+
+def test_labels_name_the_base_in_three_ways_and_others_may_be_right_too(tmp_path: Path, stack_file: Path) -> None:
+    rows = [
+        {"text": label, "label": label, "also": ["legal"], "source": "s"}
+        for label in ("general", "base", "medical")
+    ]
+    found = load_rows([write_rows(tmp_path / "a.jsonl", rows)], load(stack_file)).rows
+    assert [row.label for row in found] == ["base", "base", "medical"]
+    assert found[2].accepted == {"medical", "legal"}
+    assert found[0].place == f"{tmp_path.name}/a.jsonl:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["routing", "empty.jsonl"], "empty.jsonl: holds no usable row; a row is {"),
+        (["routing", "bad.jsonl"], "bad.jsonl: holds no usable row; bad.jsonl: line 1: not JSON"),
+        (["routing", "missing.jsonl"], "missing.jsonl: cannot be read: No such file"),
+        (["routing", "good.jsonl", "missing.jsonl"], "missing.jsonl: cannot be read"),
+        (["routing", "good.jsonl", "--config", "gone.yaml"], "gone.yaml: no such file"),
+        (["routing", "good.jsonl", "--out", "good.jsonl"], "--out good.jsonl: cannot be made"),
+        (["routing", "good.jsonl", "--fit"], "--fit: "),
+        (["routing", "good.jsonl", "--classifier", "magic"], 'no classifier "magic"; there are embedding, nli'),
+    ],
+)
+def test_what_cannot_work_exits_with_2_and_one_line(
+    tmp_path: Path,
+    stack_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = stack_file.read_bytes()
+    Path("empty.jsonl").touch()
+    Path("bad.jsonl").write_text("{\n", encoding="utf-8")
+    write_rows(Path("good.jsonl"), [{"text": "Can I sue my landlord?", "label": "legal"}] * 5)
+    try:
+        code: object = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert stack_file.read_bytes() == before
+    assert not list(Path().glob("reports/*"))
+
+
+# --- figures ----------------------------------------------------------------------------------------------------
+
+
+def outcomes(scores: Floats, label: Sequence[int], threshold: float = 0.0) -> Outcomes:
+    """Column 0 is the base; an adapter below the threshold loses to it."""
+    chosen = scores.argmax(axis=1)
+    chosen = np.where((chosen > 0) & (scores.max(axis=1) < threshold), 0, chosen)
+    rows = np.arange(len(scores))
+    accepted = np.zeros_like(scores, dtype=np.bool_)
+    accepted[rows, label] = True
+    return Outcomes(np.array(label), accepted, scores, chosen, scores[rows, chosen])
+
+
+def test_every_row_is_right_wrong_or_missed() -> None:
+    scores = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.7, 0.2, 0.1]])
+    found = outcomes(scores, [0, 1, 2, 0, 2])
+    assert found.correct.tolist() == [True, True, False, False, False]
+    assert found.wrong.tolist() == [False, False, True, True, False]
+    assert found.missed.tolist() == [False, False, False, False, True]
+    assert found.points.tolist() == [1, 1, -1, -1, 0]
+    assert metrics.among_adapters(found).tolist() == [True, False, False]
+    assert metrics.confusion(found).tolist() == [[1, 0, 1], [0, 1, 0], [1, 1, 0]]
+    assert metrics.precision(found, 1) == 0.5
+    assert metrics.precision(outcomes(scores[:1], [0]), 1) is None
+    assert metrics.nll(found).tolist() == pytest.approx(-np.log([0.6, 0.8, 0.1, 0.1, 0.1]))
+    found.accepted[2, 1] = True
+    assert found.correct[2]
+    assert metrics.nll(found)[2] == pytest.approx(-np.log(0.9))
+
+
+def test_ece_of_a_constructed_set() -> None:
+    """Of 100 rows at 0.95, 80 are right; of 50 at 0.55, 40 are: (100 * 0.15 + 50 * 0.25) / 150."""
+    confidence = np.repeat([0.95, 0.55], [100, 50])
+    correct = np.concatenate([np.arange(100) < 80, np.arange(50) < 40])
+    bins = metrics.equal_width(confidence, correct)
+    assert [(each.rows, each.accuracy) for each in bins] == [(50, 0.8), (100, 0.8)]
+    assert metrics.calibration_error(bins) == pytest.approx(27.5 / 150)
+    assert metrics.calibration_error(metrics.equal_mass(confidence, correct, 3)) == pytest.approx(27.5 / 150)
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+def test_ece_against_a_short_reference(bins: int) -> None:
+    generator = np.random.default_rng(1)
+    confidence, correct = generator.random(5000), generator.random(5000) < 0.6
+    total = 0.0
+    for index in range(bins):
+        inside = (confidence > index / bins) & (confidence <= (index + 1) / bins)
+        total += abs(correct[inside].sum() - confidence[inside].sum())
+    assert metrics.calibration_error(metrics.equal_width(confidence, correct, bins)) == pytest.approx(total / 5000)
+    masses = metrics.equal_mass(confidence, correct, bins)
+    assert {each.rows for each in masses} <= {5000 // bins, 5000 // bins + 1}
+    assert metrics.equal_width(np.array([0.0, 1.0]), np.array([True, True]), bins)[0].low == 0
+
+
+def test_bootstrap_intervals_are_seeded_and_as_wide_as_the_binomial() -> None:
+    values = (np.arange(1000) < 900).astype(float)
+    found = interval(lambda rows: float(values[rows].mean()), 1000)
+    assert found == interval(lambda rows: float(values[rows].mean()), 1000)
+    half = 1.96 * np.sqrt(0.9 * 0.1 / 1000)
+    assert (found.low, found.high) == pytest.approx((0.9 - half, 0.9 + half), abs=0.003)
+
+
+def softmax(logits: Floats) -> Floats:
+    weights: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return shares
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
+def test_the_fit_recovers_the_temperature_of_miscalibrated_logits(true: float) -> None:
+    generator = np.random.default_rng(2)
+    calibrated = generator.normal(size=(6000, 4)) * 2
+    label = [int(generator.choice(4, p=row)) for row in softmax(calibrated)]
+    logits = calibrated * true
+    best = fit_temperature(lambda tried: float(metrics.nll(outcomes(softmax(logits / tried), label)).mean()))
+    assert best == pytest.approx(true, rel=0.06)
+    if true != 1:
+        before = metrics.ece(outcomes(softmax(logits), label))
+        assert metrics.ece(outcomes(softmax(logits / best), label)) < min(0.025, before / 3)
+
+
+def test_the_threshold_is_where_a_wrong_adapter_costs_more_than_the_base() -> None:
+    """At 0.3 an adapter is right in 3 rows of 10 and the base in none: 0.3 - 0.7 < 0, so it must not answer."""
+    at = np.repeat([0.3, 0.8], 50)
+    right = np.concatenate([np.arange(50) < 15, np.arange(50) < 40])
+
+    def utility(threshold: float) -> float:
+        return float(np.where(at >= threshold, np.where(right, 1, -1), 0).mean())
+
+    assert 0.5 <= fit_threshold(utility) <= 0.6
+    assert fit_threshold(lambda _: 0.0) == 0.5
+
+
+def test_halves_go_by_the_text(tmp_path: Path, stack_file: Path) -> None:
+    rows = [{"text": f"text {number}", "label": "legal"} for number in range(200)]
+    first = load_rows([write_rows(tmp_path / "a.jsonl", rows)], load(stack_file)).rows
+    again = load_rows([write_rows(tmp_path / "b.jsonl", rows[::-1])], load(stack_file)).rows
+    fitting, unseen = halves(first)
+    assert 70 < len(fitting) < 130
+    assert {row.text for row in fitting} == {row.text for row in halves(again)[0]}
+    assert not any(seen(row.text) for row in unseen)
+
+
+def test_in_a_row_of_classifiers_the_next_is_asked_while_one_is_unsure(tmp_path: Path, stack_file: Path) -> None:
+    texts = [{"text": "sure", "label": "legal"}, {"text": "unsure", "label": "medical"}]
+    rows = load_rows([write_rows(tmp_path / "a.jsonl", texts)], load(stack_file)).rows
+    none = dict.fromkeys(("base", "legal", "medical", "finance"), 0.0)
+    quick = Recorded(
+        {"sure": none | {"legal": 9.0}, "unsure": none | {"legal": 0.1}}, {"sure": 1.0, "unsure": 1.0}
+    )
+    slow = Recorded(
+        {"sure": none | {"finance": 9.0}, "unsure": none | {"medical": 9.0}}, {"sure": 50.0, "unsure": 50.0}
+    )
+    stack = load(stack_file)
+    both = Judge(stack, [Stage(quick, 1.0, 0.6), Stage(slow, 1.0, 0.5)])
+    assert both.outcomes(rows).correct.all()
+    assert sorted(both.latencies()) == [1.0, 51.0]
+    assert not Judge(stack, [Stage(quick, 1.0, 0.6)]).outcomes(rows).correct.all()
+    assert both.outcomes(rows, threshold=1.0).chosen.tolist() == [0, 0]
+
+
+def test_another_classifier_keeps_the_weights_of_the_stacks_own(stack_file: Path) -> None:
+    text = stack_file.read_text(encoding="utf-8").replace(
+        "router:", "router:\n  classifier: nli\n  model: some/nli"
+    )
+    stack_file.write_text(text, encoding="utf-8")
+    stack = with_classifiers(load(stack_file), ("embedding", "nli"))
+    assert stack.router.classifier == ("embedding", "nli")
+    assert (stack.router.weights("embedding"), stack.router.weights("nli")) == (None, "some/nli")
+
+
+# --- the stored scalars -----------------------------------------------------------------------------------------
+
+FITTED = Calibration(temperature=0.83, threshold=0.52)
+FLOW = "{temperature: 0.83, threshold: 0.52}"
+NESTED = "router:\n  calibration:\n    embedding:\n"
+ADDED = f"  calibration:\n    embedding: {FLOW}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", f"router:\n{ADDED}"),
+        ("router:   # mine\n  # port: 8000\n", f"router:   # mine\n{ADDED}  # port: 8000\n"),
+        ("router: null # none\n", f"router: # none\n{ADDED}"),
+        ("router: {}\n", f"router: {{calibration: {{embedding: {FLOW}}}}}\n"),
+        ("router: {port:  9000}\n", f"router: {{calibration: {{embedding: {FLOW}}}, port:  9000}}\n"),
+        ("router:\n  port:   9000 # p\n\n  # c\n", f"router:\n  port:   9000 # p\n{ADDED}\n  # c\n"),
+        (
+            "router:\n    classifier:\n    - nli # n\n    - embedding\n",
+            f"router:\n    classifier:\n    - nli # n\n    - embedding\n    calibration:\n"
+            f"      embedding: {FLOW}\n",
+        ),
+        (
+            "router:\n  calibration:\n    nli: {temperature: 2} # n\n",
+            f"router:\n  calibration:\n    nli: {{temperature: 2}} # n\n    embedding: {FLOW}\n",
+        ),
+        (
+            f"{NESTED}      # why\n      threshold: 0.9 # t\n      temperature: 2\n",
+            f"{NESTED}      # why\n      threshold: 0.52 # t\n      temperature: 0.83\n",
+        ),
+        ("router:\r\n  port: 9000\r\n", "router:\r\n  port: 9000\r\n" + ADDED.replace("\n", "\r\n")),
+    ],
+)
+def test_only_the_two_scalars_change(tmp_path: Path, before: str, after: str) -> None:
+    head = "# a stack\nbase: {model: a/b,   name: base}\nadapters:\n  legal: {path: 'a/b', label: law} # l\n"
+    file = tmp_path / "adapters.yaml"
+    file.write_bytes((head + before).encode())
+    file.chmod(0o640)
+    store(file, {"embedding": FITTED})
+    assert file.read_bytes().decode() == head + after
+    assert load(file).router.calibrated("embedding") == FITTED
+    assert file.stat().st_mode & 0o777 == 0o640
+    again = Calibration(temperature=1.5, threshold=0.0)
+    store(file, {"embedding": again})
+    assert load(file).router.calibrated("embedding") == again
+    assert file.read_text(encoding="utf-8").count("\n") == (head + after).count("\n")
+
+
+@pytest.mark.parametrize("name", ["adapters.yaml", "demo/adapters.yaml"])
+def test_the_stacks_of_this_project_change_by_two_lines_at_most(name: str) -> None:
+    before = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    after = edited("\n".join(before) + "\n", "embedding", FITTED).splitlines()
+    assert len([line for line in after if line not in before]) <= 2
+    assert len([line for line in before if line not in after]) <= 2
+
+
+def test_a_stack_that_cannot_be_written_is_left_as_it_was(
+    tmp_path: Path, stack_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": text, "label": label} for label, texts in CLEAR.items() for text in texts]
+    data = write_rows(tmp_path / "data.jsonl", rows)
+    before = stack_file.read_bytes()
+
+    def full(_self: Path, _target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(["routing", str(data), "--config", str(stack_file), "--fit", "--out", str(tmp_path / "out")]) == 2
+    assert "cannot be written: No space left on device; it is as it was" in capsys.readouterr().err
+    assert stack_file.read_bytes() == before
+    assert {file.name for file in tmp_path.iterdir()} == {"adapters.yaml", "data.jsonl", "out"}
+    assert not list((tmp_path / "out").iterdir())
+
+
+# --- the bars, on public data that only developers have ---------------------------------------------------------
+
+SHARED = ROOT.parent / "shared" / "data"
+STACK = ROOT / "demo" / "adapters.yaml"
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the public test data is not part of this repository")
+
+
+@dataclass(frozen=True, repr=False)
+class Real:
+    """Without a repr, in which a failed test would quote the texts."""
+
+    stack: Stack
+    records: dict[ClassifierName, Recorded]
+    rows: dict[str, tuple[Row, ...]]
+
+
+@pytest.fixture(scope="module")
+def real() -> Real:
+    """The demo's stack, with the texts of all four files judged once."""
+    stack = load(STACK)
+    files = {
+        "dev": "routing/dev.jsonl",
+        "hard": "routing/hard_general_dev.jsonl",
+        "ambiguous": "routing/ambiguous_dev.jsonl",
+        "multiturn": "multiturn/dev.jsonl",
+    }
+    rows = {name: load_rows([SHARED / file], stack).rows for name, file in files.items()}
+    texts = texts_of([row for each in rows.values() for row in each], stack.router.system_weight)
+    records = {name: record(name, each, texts) for name, each in load_classifiers(stack).items()}
+    return Real(stack, records, rows)
+
+
+def as_it_stands(real: Real, name: str) -> Outcomes:
+    stack = real.stack
+    stages = [Stage.of(each, stack.router.calibrated(classifier)) for classifier, each in real.records.items()]
+    return Judge(stack, stages).outcomes(real.rows[name])
+
+
+def weakest_source(real: Real) -> float:
+    correct = as_it_stands(real, "dev").correct
+    sources = np.array([row.source for row in real.rows["dev"]])
+    return min(float(correct[sources == source].mean()) for source in set(sources))
+
+
+def unseen_ece(real: Real) -> float:
+    """Fitted on one half of dev, measured on the other."""
+    fitting, unseen = halves(real.rows["dev"])
+    (name, recorded), *_ = real.records.items()
+    calibration = fitted(real.stack, recorded, real.stack.router.calibrated(name), fitting)
+    return metrics.ece(Judge(real.stack, [Stage.of(recorded, calibration)]).outcomes(unseen))
+
+
+BARS: dict[str, tuple[float, Callable[[Real], float]]] = {
+    "dev": (0.95, lambda real: as_it_stands(real, "dev").correct.mean()),
+    "weakest source of dev": (0.80, weakest_source),
+    "dev, among the domains": (0.985, lambda real: metrics.among_adapters(as_it_stands(real, "dev")).mean()),
+    "hard general": (0.70, lambda real: as_it_stands(real, "hard").correct.mean()),
+    "multi-turn": (0.85, lambda real: as_it_stands(real, "multiturn").correct.mean()),
+    "ambiguous": (0.95, lambda real: as_it_stands(real, "ambiguous").correct.mean()),
+}
+ECE_BAR = 0.04
+
+
+@needs_data
+@pytest.mark.parametrize("bar", BARS)
+def test_accuracy_on_real_data(real: Real, bar: str) -> None:
+    least, figure = BARS[bar]
+    reached = round(float(figure(real)), 4)
+    assert reached >= least
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "figure", [lambda real: metrics.ece(as_it_stands(real, "dev")), unseen_ece], ids=["stored", "unseen"]
+)
+def test_calibration_on_real_data(real: Real, figure: Callable[[Real], float]) -> None:
+    reached = round(float(figure(real)), 4)
+    assert reached <= ECE_BAR
