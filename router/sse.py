@@ -30,6 +30,20 @@ async def whole_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         yield held
 
 
-def event(data: bytes) -> bytes:
-    """One event."""
-    return b"data: " + data + END
+def error_event(data: bytes, anthropic: bool) -> bytes:
+    """An error as one event; Anthropic's SDK knows it by its name, OpenAI's by what it holds."""
+    return (b"event: error\n" if anthropic else b"") + b"data: " + data + END
+
+
+def is_error(events: bytes) -> bool:
+    """Whether the first of these events says that the answer failed."""
+    return events.startswith((b'data: {"error"', b"event: error", b"event: response.failed"))
+
+
+def is_last(events: bytes) -> bool:
+    """Whether the answer is complete with the last of these events: clients leave then, before the body's end."""
+    return (
+        events.endswith(b"data: [DONE]\n\n")
+        or b"event: message_stop\n" in events
+        or b"event: response.completed\n" in events
+    )

@@ -1,122 +1,163 @@
-"""Forwarding to the engine, behind an interface that a leaner client than aiohttp can take over."""
+"""Forwarding to the engine: the interface, and the pool of connections behind it."""
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
 from typing import Protocol
+from urllib.parse import urlsplit
 
-import aiohttp
+from router.answer import NOT_RELAYED, Exchange, Headers, Refused, UpstreamError
+from router.wire import Connection, head_of
 
-Headers = list[tuple[bytes, bytes]]
-
-NOT_RELAYED = frozenset(
-    (
-        b"date",
-        b"server",
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
-"""Headers of one connection (RFC 9110, 7.6.1), and those that our own server writes."""
+__all__ = [
+    "NOT_RELAYED",
+    "Answer",
+    "Headers",
+    "HttpUpstream",
+    "Refused",
+    "Upstream",
+    "UpstreamError",
+]
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 4.0
 """Below vLLM's 5 s: a request on a connection that closes as it arrives is lost, and may not be sent twice."""
 
-
-class UpstreamError(Exception):
-    """The engine could not be reached, or broke off while it answered."""
+IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 
 
 class Answer(Protocol):
-    """The engine's answer: head at once, body as it comes."""
+    """The engine's answer: head at once, body as it comes, once."""
 
     status: int
     headers: Headers
     is_stream: bool
 
     async def read(self) -> bytes:
-        """The whole body. Raises UpstreamError."""
+        """The whole body. Raises UpstreamError, also for a body that was cut short."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, bytes untouched. Raises UpstreamError."""
+        """The body as it arrives, bytes untouched. Raises UpstreamError, also for a body that was cut short."""
+
+    def leave(self) -> None:
+        """Done with it: a body that has not come to its end is cancelled. May be called more than once."""
 
 
 class Upstream(Protocol):
     """A connection pool to one engine."""
 
-    def request(
+    async def ask(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> AbstractAsyncContextManager[Answer]:
-        """One request; leaving the context before the body's end cancels it. Raises UpstreamError."""
+    ) -> Answer:
+        """One request, and the head of its answer, which is to be left.
+
+        Raises Refused if nothing was sent, UpstreamError if the engine may have seen the request, ValueError for
+        a path or header that HTTP cannot carry. There is no time limit but the connection's.
+        """
 
     async def close(self) -> None:
-        """Close idle connections."""
+        """Close every connection."""
 
 
-class _AiohttpAnswer:
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.status = response.status
-        self.headers: Headers = [
-            (key.lower(), value) for key, value in response.raw_headers if key.lower() not in NOT_RELAYED
-        ]
-        self.is_stream = response.content_type == "text/event-stream"
-        self._response = response
+class HttpUpstream:
+    """An Upstream over HTTP/1.1 for an `http://` or `https://` URL.
 
-    async def read(self) -> bytes:
-        try:
-            return await self._response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(str(error) or type(error).__name__) from error
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(str(error) or type(error).__name__) from error
-
-
-class AiohttpUpstream:
-    """An Upstream on aiohttp; made inside the event loop, at the first request."""
+    A request is sent once, with one exception: an idempotent one, on a connection kept from before that closed
+    without a byte of answer, is sent again on a new connection. Raises ValueError for other URLs.
+    """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._session: aiohttp.ClientSession | None = None
-
-    @asynccontextmanager
-    async def request(
-        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> AsyncIterator[Answer]:
-        try:
-            response = await self._opened().request(method, self._url + path, data=body, headers=headers)
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(str(error) or type(error).__name__) from error
-        try:
-            yield _AiohttpAnswer(response)
-        finally:
-            # A body that was read to its end has given its connection back already; close() then does
-            # nothing. In mid-stream it drops the connection, which is how vLLM learns to abort.
-            response.close()
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no http:// or https:// URL")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(f"{url!r}: only a host, a port and a path can be given")
+        self._tls = parts.scheme == "https"
+        self._host = parts.hostname
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
+        self._authority = parts.netloc
+        self._open: set[Connection] = set()
+        self._idle: dict[Connection, float] = {}  # since when, the longest first
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def close(self) -> None:
-        if self._session:
-            await self._session.close()
+        self._closed = True
+        for connection in tuple(self._open):
+            connection.abort()
+        if self._sweeper:
+            self._sweeper.cancel()
+        await asyncio.sleep(0)  # the event loop closes the sockets
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-                auto_decompress=False,
-                headers={"accept-encoding": "identity"},  # the bytes go on to clients that asked for no encoding
-                cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=2**18,
-            )
-        return self._session
+    async def ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Exchange:
+        length = len(body or b"") if body or method in ("POST", "PUT", "PATCH") else None
+        head = head_of(self._authority, method, self._prefix + path, headers or {}, length)
+        kept = self._kept()
+        if kept:
+            exchange = kept.send(head, body or b"", method == "HEAD")
+            try:
+                await exchange.head()
+            except UpstreamError:
+                if method not in IDEMPOTENT or not exchange.untouched:
+                    raise
+            else:
+                return exchange
+        exchange = (await self._connect()).send(head, body or b"", method == "HEAD")
+        await exchange.head()
+        return exchange
+
+    def _kept(self) -> Connection | None:
+        """The connection that has been idle for the shortest time."""
+        while self._idle:
+            connection, since = self._idle.popitem()
+            if asyncio.get_running_loop().time() - since < KEEPALIVE_S:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self) -> Connection:
+        connection = Connection(self._free, self._lost)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._context)
+        except (OSError, UnicodeError) as error:  # time-outs, names and TLS included
+            reason = str(error) or type(error).__name__
+            raise Refused(f"no connection to {self._host}:{self._port}: {reason}") from error
+        if self._closed:
+            connection.abort()
+            raise UpstreamError("this client is closed")
+        if not connection.closed:
+            self._open.add(connection)
+        return connection
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context() if self._tls else None
+
+    def _free(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        self._idle[connection] = loop.time()
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(KEEPALIVE_S, self._sweep)
+
+    def _lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        self._idle.pop(connection, None)
+
+    def _sweep(self) -> None:
+        """Close what a burst has left behind; without this the engine's side would have to."""
+        loop = asyncio.get_running_loop()
+        self._sweeper = None
+        while self._idle:
+            connection, since = next(iter(self._idle.items()))
+            if since + KEEPALIVE_S > loop.time():
+                self._sweeper = loop.call_at(since + KEEPALIVE_S, self._sweep)
+                return
+            connection.abort()
