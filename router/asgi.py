@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Container, MutableMapping
 from typing import Any
 
 import orjson
@@ -15,8 +16,10 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = list[tuple[bytes, bytes]]
 
+JSON = b"application/json"
+REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 DRAIN = 8
 """A body of up to 8 times the limit is read to its end and dropped: many clients, asked to stop in the middle
 of sending, report a broken pipe instead of the 413."""
@@ -26,78 +29,80 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_json(scope: Scope, receive: Receive, limit: int) -> dict[str, Any]:
-    """The request's body as an object. Raises TooLarge (limit in bytes), BadRequest or ClientGone."""
-    body = await _read(scope, receive, limit)
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
-    if not isinstance(data, dict):
-        raise BadRequest("the body must be a JSON object", code="invalid_json")
-    return data
+class Request:
+    """One HTTP request, and the way back to its client. `identity` goes along with every answer."""
+
+    __slots__ = ("_headers", "identity", "method", "path", "query", "receive", "send")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: str = scope["query_string"].decode("latin-1")
+        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.receive, self.send = receive, send
+        given = self.header(b"x-request-id")
+        self.identity: Headers = [(b"x-request-id", given if given and REQUEST_ID.fullmatch(given) else _new_id())]
+
+    @property
+    def id(self) -> str:
+        """The client's `x-request-id`, or one of our own."""
+        return self.identity[0][1].decode()
+
+    def header(self, name: bytes) -> bytes | None:
+        """A header by its lower-case name."""
+        for key, value in self._headers:
+            if key == name:
+                return value
+        return None
+
+    def headers(self, names: Container[bytes]) -> dict[str, str]:
+        """Those of these names that the client sent."""
+        return {key.decode(): value.decode("latin-1") for key, value in self._headers if key in names}
+
+    async def json(self, limit: int) -> dict[str, Any]:
+        """The body as an object. Raises TooLarge (limit in bytes), BadRequest or ClientGone."""
+        body = await self._read(limit)
+        try:
+            data = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        if not isinstance(data, dict):
+            raise BadRequest("the body must be a JSON object", code="invalid_json")
+        return data
+
+    async def _read(self, limit: int) -> bytes:
+        declared = self.header(b"content-length") or b"0"
+        size = int(declared) if declared.isdigit() and len(declared) < 20 else 0
+        if size > limit * DRAIN:
+            raise TooLarge(f"the body has {size} bytes, the limit is {limit}")
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more and size <= limit * DRAIN:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+        if size > limit:
+            raise TooLarge(f"the body has {'at least ' * more}{size} bytes, the limit is {limit}")
+        return b"".join(chunks)
+
+    async def reply(self, status: int, body: bytes, headers: Headers | None = None, kind: bytes = JSON) -> None:
+        """A complete answer. `headers` stand for `identity` and what else is to be said."""
+        length = (b"content-length", b"%d" % len(body))
+        start = [(b"content-type", kind), length, *(self.identity if headers is None else headers)]
+        await self.send({"type": "http.response.start", "status": status, "headers": start})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def fail(self, error: ApiError, headers: Headers | None = None, anthropic: bool = False) -> None:
+        """An error page; only before the answer has started."""
+        headers = self.identity if headers is None else headers
+        await self.reply(error.status, error.body(anthropic), [*headers, *error.headers])
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    declared = header(scope, b"content-length") or b"0"
-    size = int(declared) if declared.isdigit() else 0
-    if size > limit * DRAIN:
-        raise TooLarge(f"the body has {size} bytes, the limit is {limit}")
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more and size <= limit * DRAIN:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        size += len(chunk)
-        if size <= limit:
-            chunks.append(chunk)
-    if size > limit:
-        raise TooLarge(f"the body has {'at least ' * more}{size} bytes, the limit is {limit}")
-    return b"".join(chunks)
-
-
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """A request header by its lower-case name."""
-    return next((value for key, value in scope["headers"] if key == name), None)
-
-
-async def send_body(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """A complete JSON answer."""
-    length = (b"content-length", str(len(body)).encode())
-    start = [(b"content-type", b"application/json"), length, *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def send_error(send: Send, error: ApiError, headers: Headers = ()) -> None:
-    """An error page; only before the answer has started."""
-    await send_body(send, error.status, error.body(), [*headers, *error.headers])
-
-
-@contextlib.asynccontextmanager
-async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
-    """Cancels the block when the client disconnects, which closes the upstream request; raises ClientGone."""
-    task = asyncio.current_task()
-    gone = done = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        # A server reports the end of a complete answer as a disconnect too.
-        if task and not done:
-            gone = True
-            task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone:
-            raise ClientGone from None
-        raise
-    finally:
-        done = True
-        watcher.cancel()
+def _new_id() -> bytes:
+    """By time, so that an index over them grows at its end; not a secret, so without the system's random bytes,
+    which cost more than all else here."""
+    return b"%012x%020x" % (int(time.time() * 1000), random.getrandbits(80))

@@ -15,6 +15,9 @@ from router.upstream import Upstream, UpstreamError
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+POLL_DOWN_S = 0.2
+"""While requests may be waiting for the engine's return."""
+
 POLL_TIMEOUT_S = 5.0
 
 
@@ -32,51 +35,81 @@ class Engine:
     def __init__(self, stack: Stack, upstream: Upstream) -> None:
         self._stack = stack
         self._upstream = upstream
+        self._up = asyncio.Event()
+        self._look = asyncio.Event()
         self.serving = Serving()
 
     async def watch(self) -> None:
         """Refresh until cancelled."""
         while True:
-            await self.refresh()
-            await asyncio.sleep(POLL_S)
+            self._look.clear()
+            self._set(await self._ask())
+            try:
+                async with asyncio.timeout(POLL_DOWN_S if self.serving.problem else POLL_S):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
 
-    async def refresh(self) -> None:
-        """Ask once; a failure is a state, not an exception."""
-        try:
-            async with asyncio.timeout(POLL_TIMEOUT_S):
-                health = await self._get("/health")
-                listed = await self._get("/v1/models")
-        except (UpstreamError, TimeoutError):
-            self.serving = Serving(problem=f"the engine at {self._stack.engine_url} does not answer")
-            return
-        if health[0] != 200 or listed[0] != 200:
-            self.serving = Serving(problem=f"the engine is not well: status {health[0]} and {listed[0]}")
+    async def up(self, within_s: float) -> None:
+        """Wait until the engine can be used. Raises EngineUnavailable when it takes longer."""
+        if not self.serving.problem:
             return
         try:
-            names = {model["id"] for model in orjson.loads(listed[1])["data"]}
-        except (ValueError, KeyError, TypeError):
-            self.serving = Serving(problem="what answers at the engine's address is no OpenAI server")
-            return
-        if self._stack.base.name not in names:
-            self.serving = Serving(problem=f"the engine serves {sorted(names)}, not {self._stack.base.name}")
-            return
-        self.serving = Serving(tuple(name for name in self._stack.adapters if name in names), problem="")
+            async with asyncio.timeout(within_s):
+                await self._up.wait()
+        except TimeoutError:
+            raise EngineUnavailable(f"{self.serving.problem}; try again shortly") from None
+
+    def look(self) -> None:
+        """Refresh soon: something that was just seen says that `serving` may be out of date."""
+        self._look.set()
+
+    def refused(self, error: UpstreamError) -> None:
+        """Nothing listens at the engine's address: nobody else needs to try before it is back."""
+        log.warning("the engine refused a connection: %s", error)
+        self._set(Serving(problem=f"the engine at {self._stack.engine_url} does not answer"))
+        self.look()
 
     def lost(self, error: UpstreamError) -> EngineUnavailable:
         """What a client is told whose request broke off. One broken connection is not a dead engine: the next
-        look, within a second, decides that for everybody else."""
+        look, at once, decides that for everybody else."""
         log.warning("a request to the engine failed: %s", error)
+        self.look()
         return EngineUnavailable("the engine does not answer, or broke off; try again shortly")
-
-    def unavailable(self) -> EngineUnavailable:
-        """The error for a client who asks while the engine cannot be used."""
-        return EngineUnavailable(f"{self.serving.problem}; try again shortly")
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Configured adapters that the engine does not list."""
         return tuple(name for name in self._stack.adapters if name not in self.serving.adapters)
 
+    def _set(self, serving: Serving) -> None:
+        self.serving = serving
+        if serving.problem:
+            self._up.clear()
+        else:
+            self._up.set()
+
+    async def _ask(self) -> Serving:
+        """Ask once; a failure is a state, not an exception."""
+        try:
+            async with asyncio.timeout(POLL_TIMEOUT_S):
+                health = await self._get("/health")
+                listed = await self._get("/v1/models")
+        except (UpstreamError, TimeoutError):
+            return Serving(problem=f"the engine at {self._stack.engine_url} does not answer")
+        if health[0] != 200 or listed[0] != 200:
+            return Serving(problem=f"the engine is not well: status {health[0]} and {listed[0]}")
+        try:
+            names = {model["id"] for model in orjson.loads(listed[1])["data"]}
+        except (ValueError, KeyError, TypeError):
+            return Serving(problem="what answers at the engine's address is no OpenAI server")
+        if self._stack.base.name not in names:
+            return Serving(problem=f"the engine serves {sorted(names)}, not {self._stack.base.name}")
+        return Serving(tuple(name for name in self._stack.adapters if name in names), problem="")
+
     async def _get(self, path: str) -> tuple[int, bytes]:
-        async with self._upstream.request("GET", path) as answer:
+        answer = await self._upstream.ask("GET", path)
+        try:
             return answer.status, await answer.read()
+        finally:
+            answer.leave()

@@ -15,6 +15,7 @@ import orjson
 import uvicorn
 
 from router.asgi import Receive, Scope, Send
+from tests import shapes
 
 
 def free_port() -> int:
@@ -46,14 +47,18 @@ def serving(app: Any, port: int | None = None) -> Iterator[str]:
 class FakeEngine:
     """Speaks the part of vLLM's HTTP that the router uses, and misbehaves when the request's `test` field says so.
 
-    `test`: "break" drops the connection in the middle, "stall" streams until the client goes,
-    "slow" waits 0.3 s, "teapot" answers 418.
+    `test`: "break" drops the connection in the middle, "stall" streams until the client goes, "slow" waits 0.3 s,
+    "teapot" answers 418, "status-429" that status (and so on), "tools" calls every tool of the request with the
+    request's `arguments`, and speaks once it has a result. For every model but the base: "fail" answers 500,
+    "gone" 404, "drop" closes the connection without a word, "event" begins a stream with an error event.
+    `echo`: what the model says, instead of "hello" or of the words of a stream, of which there are `words`.
     """
 
     models: list[str]
     healthy: bool = True
     seen: list[dict[str, Any]] = field(default_factory=list)
     seen_headers: list[dict[str, str]] = field(default_factory=list)
+    seen_paths: list[str] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,14 +84,15 @@ class FakeEngine:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        request = orjson.loads(body)
+        request, path = orjson.loads(body), scope["path"]
         self.seen.append(request)
-        self.seen_headers.append({key.decode(): value.decode() for key, value in scope["headers"]})
+        self.seen_paths.append(path)
+        self.seen_headers.append({key.decode(): value.decode("latin-1") for key, value in scope["headers"]})
         test = request.get("test")
-        if test == "teapot":
-            await _json(send, 418, {"error": {"message": "no", "type": "t", "param": None, "code": 418}})
-        elif request.get("stream"):
-            await self._stream(request, receive, send)
+        if await self._fails(test, path, request.get("model"), send):
+            return
+        if request.get("stream"):
+            await self._stream(path, request, receive, send)
         else:
             if test == "slow":
                 await asyncio.sleep(0.3)
@@ -94,34 +100,57 @@ class FakeEngine:
                 await _start(send, 200, [(b"content-type", b"application/json"), (b"content-length", b"999")])
                 await send({"type": "http.response.body", "body": b'{"half": ', "more_body": True})
                 raise ConnectionAbortedError
-            await _json(send, 200, _completion(request["model"], "hello"))
+            await _json(
+                send, 200, shapes.whole(path, request["model"], request.get("echo", "hello"), _calls(request))
+            )
 
-    async def _stream(self, request: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def _fails(self, test: str | None, path: str, model: str | None, send: Send) -> bool:
+        statuses = {"teapot": 418} if model == self.models[0] else {"teapot": 418, "fail": 500, "gone": 404}
+        if test in statuses or str(test).startswith("status-"):
+            status = statuses.get(str(test)) or int(str(test).removeprefix("status-"))
+            await _json(send, status, shapes.error(path, status, "broken"))
+            return True
+        if model == self.models[0] or test not in ("drop", "event"):
+            return False
+        if test == "drop":
+            send.__self__.transport.abort()  # type: ignore[attr-defined]  # ASGI has no word for it, uvicorn does
+            return True
+        await _start(send, 200, [(b"content-type", b"text/event-stream; charset=utf-8")])
+        error = b'data: {"error": {"message": "lora", "code": 500}}\n\ndata: [DONE]\n\n'
+        await send({"type": "http.response.body", "body": error})
+        return True
+
+    async def _stream(self, path: str, request: dict[str, Any], receive: Receive, send: Send) -> None:
         await _start(send, 200, [(b"content-type", b"text/event-stream; charset=utf-8")])
         gone = asyncio.ensure_future(receive())
-        for number in range(10_000 if request.get("test") == "stall" else 5):
+        test, echo = request.get("test"), request.get("echo")
+        numbers = range(10_000 if test == "stall" else request.get("words", 5))
+        words = (f"{echo} " if echo else f"word{number} " for number in numbers)
+        options = request.get("stream_options")
+        usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        for number, event in enumerate(shapes.events(path, request["model"], words, _calls(request), usage)):
             if gone.done():
                 self.cancelled.set()
                 return
-            await send({"type": "http.response.body", "body": _event(request["model"], number), "more_body": True})
-            if request.get("test") == "break" and number == 2:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+            if test == "break" and number == 2:
                 await send({"type": "http.response.body", "body": b'data: {"half', "more_body": True})
                 raise ConnectionAbortedError
             await asyncio.sleep(0.01)
         gone.cancel()
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+        await send({"type": "http.response.body", "body": b""})
 
 
-def _completion(model: str, text: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "text": text, "finish_reason": "stop"}
-    return {"id": "c", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
-
-
-def _event(model: str, number: int) -> bytes:
-    choice = {"index": 0, "delta": {"content": f"word{number} "}, "finish_reason": None}
-    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+def _calls(request: dict[str, Any]) -> shapes.Calls:
+    """A call of every tool, unless the last message is a tool's result."""
+    if request.get("test") != "tools":
+        return []
+    last = (request.get("messages") or request["input"])[-1]
+    parts = last["content"] if isinstance(last, dict) and isinstance(last.get("content"), list) else [last]
+    if any("tool_call_id" in part or "tool_use_id" in part or "output" in part for part in parts):
+        return []
+    names = [tool.get("function", tool)["name"] for tool in request["tools"]]
+    return [(name, request["arguments"]) for name in names]
 
 
 async def _json(send: Send, status: int, data: object) -> None:

@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"adapters", "serve", "router", "ui", "training", "demo"}
+OURS = {"adapters", "serve", "router", "ui", "training", "evaluation", "benchmarks", "demo"}
 MAY_IMPORT = {
     "adapters": set(),
     "serve": {"adapters"},
     "router": {"adapters"},
     "ui": {"adapters"},
     "training": {"adapters"},
+    "evaluation": {"adapters", "router"},
+    "benchmarks": set(),
     "demo": {"adapters", "training", "serve"},
 }
 
 
 def modules(folder: str) -> list[Path]:
-    single = ROOT / f"{folder}.py"
-    return [single] if single.exists() else sorted((ROOT / folder).rglob("*.py"))
+    return sorted((ROOT / folder).rglob("*.py"))
 
 
 def imports(file: Path) -> set[str]:
@@ -45,7 +46,18 @@ def test_arrows(folder: str) -> None:
         assert not forbidden, f"{file.relative_to(ROOT)} imports {forbidden}"
 
 
-@pytest.mark.parametrize("module", ["router.app", "router.__main__", "serve.__main__", "ui.badge", "adapters"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "router.app",
+        "router.__main__",
+        "serve.__main__",
+        "evaluation.__main__",
+        "benchmarks",
+        "ui.badge",
+        "adapters",
+    ],
+)
 def test_importing_a_process_loads_nothing_heavy(module: str) -> None:
     heavy = "torch transformers vllm gradio peft trl"
     script = (
@@ -67,7 +79,7 @@ def test_documented_commands_exist() -> None:
     named = set(re.findall(r"`make ([a-z]+)", documents())) | set(re.findall(r"^make ([a-z]+)", documents(), re.M))
     assert {"demo", "test", "check"} <= named <= targets
     for module, command in set(
-        re.findall(r"python -m (serve|router|ui|demo|training)(?: ([a-z]+))?", documents())
+        re.findall(r"python -m (serve|router|ui|demo|training|evaluation)(?: ([a-z]+))?", documents())
     ):
         done = subprocess.run(
             [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -7,8 +7,6 @@ import http.client
 import json
 import socket
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +15,16 @@ import pytest
 
 from adapters import load
 from router.app import create_app
-from router.classify import load_classifier
-from router.upstream import AiohttpUpstream
-from tests.conftest import LABELS, Wire, write_stack
+from router.classify import load_classifiers
+from router.upstream import HttpUpstream
+from tests.conftest import GENERAL, LABELS, LEGAL, Wire, ask, chat, wait_ready, write_stack
 from tests.servers import FakeEngine, serving
-
-LEGAL = "My landlord wants to evict me before the lease ends. What are my rights?"
-GENERAL = "Which planet has the most moons, and who found the first of them?"
 
 
 @pytest.fixture
 def client(wire: Wire) -> openai.OpenAI:
     wait_ready(wire.url)
     return openai.OpenAI(base_url=f"{wire.url}/v1", api_key="none", max_retries=0)
-
-
-def wait_ready(url: str) -> None:
-    deadline = time.monotonic() + 10
-    while ask("GET", f"{url}/ready")[0] != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def ask(method: str, url: str, body: Any = None) -> tuple[int, Any, dict[str, str]]:
-    """Status, JSON body and lower-case headers."""
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            status, raw, headers = answer.status, answer.read(), answer.headers
-    except urllib.error.HTTPError as error:
-        with error:
-            status, raw, headers = error.code, error.read(), error.headers
-    return status, json.loads(raw), {key.lower(): value for key, value in headers.items()}
-
-
-def chat(text: str, **fields: Any) -> dict[str, Any]:
-    return {"model": "auto", "messages": [{"role": "user", "content": text}]} | fields
 
 
 @pytest.mark.parametrize(("text", "model"), [(LEGAL, "legal"), (GENERAL, "base")])
@@ -177,7 +148,7 @@ def test_an_address_that_is_no_engine_is_a_state_not_a_crash(tmp_path: Path) -> 
     with serving(engine) as engine_url:
         stack = load(write_stack(tmp_path, engine_url))
         with serving(
-            create_app(stack, load_classifier(stack), AiohttpUpstream(engine_url)), stack.router.port
+            create_app(stack, load_classifiers(stack), HttpUpstream(engine_url)), stack.router.port
         ) as url:
             wait_ready(url)
             engine.models = None  # type: ignore[assignment]
@@ -198,7 +169,7 @@ def test_chunked_bodies_are_limited_too(wire: Wire) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/metrics", 404), ("POST", "/v1/load_lora_adapter", 404), ("GET", "/v1/chat/completions", 405)],
+    [("POST", "/v1/load_lora_adapter", 404), ("GET", "/v1/chat/completions", 405), ("GET", "/route", 405)],
 )
 def test_other_routes_are_not_there(wire: Wire, method: str, path: str, status: int) -> None:
     assert ask(method, wire.url + path)[0] == status
@@ -218,7 +189,7 @@ def test_a_broken_stream_ends_with_an_error_event(client: openai.OpenAI) -> None
 
 def test_a_broken_answer_is_an_error_page(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
-        client.chat.completions.create(**chat(LEGAL), extra_body={"test": "break"})
+        client.chat.completions.create(**chat(LEGAL, model="legal"), extra_body={"test": "break"})
     assert caught.value.status_code == 503
     assert caught.value.code == "engine_unavailable"
     assert caught.value.response.headers["retry-after"]

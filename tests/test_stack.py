@@ -8,13 +8,8 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,104 +19,18 @@ from typing import Any
 import openai
 import pytest
 import torch
-import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters import Stack, load
 from demo import corpus
 from demo.measure import Matrix
 from demo.samples import SAMPLES
 from tests import browser
-from tests.servers import free_port
+from tests.stack import DEMO, ROOT, START_LIMIT_S, Running, wait_for
 from training.data import prompt_ids
 
-ROOT = Path(__file__).parent.parent
-DEMO = ROOT / ".demo"
 ADAPTERS = ("legal", "medical", "finance")
 MODELS = ("demo-base", *ADAPTERS)
-START_LIMIT_S = 180
-
-
-@dataclass
-class Running:
-    """A stack that is up, and the supervisor that holds it."""
-
-    stack: Stack
-    supervisor: subprocess.Popen[str]
-    log: Path
-
-    @cached_property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.stack.router_url}/v1", api_key="none", max_retries=0)
-
-    @property
-    def page_url(self) -> str:
-        return f"http://127.0.0.1:{self.stack.ui.port}"
-
-    def children(self) -> list[int]:
-        """Every process below the supervisor."""
-        found, todo = [], [self.supervisor.pid]
-        while todo:
-            for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-                below = [int(pid) for pid in task.read_text().split()]
-                found += below
-                todo += below
-        return found
-
-
-def status(url: str) -> int:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-    except OSError:
-        return 0
-
-
-def wait_for(what: str, url: str, wanted: int, limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while (last := status(url)) != wanted:
-        assert time.monotonic() < deadline, f"{what}: still {last} after {limit_s} s"
-        time.sleep(0.25)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """`python -m serve` on the demo stack, on free ports, ended as a person would end it: with Ctrl-C."""
-    subprocess.run([sys.executable, "-m", "demo", "build"], cwd=ROOT, check=True)
-    folder = tmp_path_factory.mktemp("stack")
-    file = folder / "adapters.yaml"
-    file.write_text(yaml.safe_dump(moved_stack(), sort_keys=False))
-    stack, log = load(file), folder / "serve.log"
-    command = [sys.executable, "-m", "serve", "--config", str(file), "--run-dir", str(ROOT / ".run" / "test")]
-    with log.open("w") as out:
-        supervisor = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)
-    up = Running(stack, supervisor, log)
-    try:
-        deadline = time.monotonic() + START_LIMIT_S
-        while status(f"{stack.router_url}/ready") != 200:
-            assert supervisor.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.25)
-        yield up
-        up.client.close()
-    finally:
-        supervisor.send_signal(signal.SIGINT)
-        supervisor.wait(30)
-
-
-def moved_stack() -> dict[str, Any]:
-    """demo/adapters.yaml on free ports, with paths that hold from any folder."""
-    data: dict[str, Any] = yaml.safe_load((ROOT / "demo" / "adapters.yaml").read_text())
-    data["base"] |= {"model": str(DEMO / "base"), "chat_template": str(ROOT / "demo" / "template.jinja")}
-    for name, adapter in data["adapters"].items():
-        adapter["path"] = str(DEMO / "adapters" / name)
-    data["engine"]["port"], data["router"]["port"] = free_port(), free_port()
-    data["ui"] = {"port": free_port()}
-    return data
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------
@@ -330,9 +239,10 @@ def test_the_page_in_a_browser(running: Running) -> None:
         page.screenshot(path=ROOT / ".run" / "screenshots" / "stack.png")
 
 
-# --- a killed engine; last, since it costs a restart ------------------------------------------------------------
+# --- a killed engine; last of all tests, since the stack is down for a while, and then for good -----------------
 
 
+@pytest.mark.last
 def test_an_engine_that_is_killed_comes_back(running: Running) -> None:
     ready = f"{running.stack.router_url}/ready"
     (leader,) = [pid for pid in running.children() if b"vllm.entrypoints" in cmdline(pid)]
@@ -363,6 +273,7 @@ def test_an_engine_that_is_killed_comes_back(running: Running) -> None:
     assert len(before - set(running.children())) >= 2, "the old engine's workers are still there"
 
 
+@pytest.mark.last
 def test_ctrl_c_ends_everything_within_ten_seconds(running: Running) -> None:
     children = running.children()
     assert len(children) >= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,9 @@ from openai.types.chat import ChatCompletionMessageParam
 from adapters import AUTO
 
 HEADER = "x-lora-select-"
+KEY = "LORA_SELECT_API_KEY"
+"""Environment variable with the page's key, where the router wants one; it never reaches the browser."""
+
 SCORES_TIMEOUT_S = 5
 REDRAW_S = 0.05
 """The page redraws the whole answer each time; twenty times a second looks like streaming."""
@@ -60,7 +64,8 @@ class Settings:
 def connect(url: str) -> openai.AsyncOpenAI:
     """A client for the router at `url` (without /v1). It asks once: a retry would hide what went wrong."""
     timeout = openai.Timeout(600, connect=5)
-    return openai.AsyncOpenAI(base_url=f"{url.rstrip('/')}/v1", api_key="none", timeout=timeout, max_retries=0)
+    key = os.environ.get(KEY, "none")
+    return openai.AsyncOpenAI(base_url=f"{url.rstrip('/')}/v1", api_key=key, timeout=timeout, max_retries=0)
 
 
 def router_url(client: openai.AsyncOpenAI) -> str:

@@ -1,0 +1,215 @@
+"""The decision log: one row a request in SQLite, written by its own thread; and what people say of it later."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from adapters import ConfigError
+from router.life import Life
+
+SCHEMA = """
+create table if not exists decisions (
+  time real not null,            -- Unix seconds
+  request_id text not null,
+  key text not null,             -- the API key's name, '' for none
+  endpoint text not null,
+  text_sha256 text,              -- of the user's last turn; null where the client named the model
+  text text,                     -- itself, where router.log_prompts allows it
+  model text,                    -- who answered
+  reason text,
+  score real,                    -- its probability
+  scores text,                   -- JSON, all candidates
+  classify_ms real,
+  first_byte_ms real,
+  latency_ms real not null,
+  prompt_tokens integer,
+  completion_tokens integer,
+  status integer not null,
+  error text
+);
+create index if not exists decisions_request on decisions (request_id);
+create table if not exists feedback (
+  time real not null,
+  request_id text not null,
+  key text not null,
+  adapter text,                  -- what would have been right
+  rating text,                   -- up, down
+  comment text
+);
+create index if not exists feedback_request on feedback (request_id);
+"""
+COLUMNS = 17
+AT_ONCE = (128, 32, 8, 1)
+"""Rows in one statement. Many, because sqlite3 lets go of Python's lock at each, and gets it back only when a busy
+event loop's turn is over, 5 ms later; few sizes, because it keeps every statement that it has compiled."""
+
+MOST_WAITING = 20_000
+GATHER_S = 0.1
+
+Job = Callable[[sqlite3.Connection], Any]
+
+log = logging.getLogger(__name__)
+
+
+class DecisionLog:
+    """An Observer. A log that cannot be written loses rows, is loud about it, and never holds a request up."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises ConfigError when the file cannot be opened."""
+        self._file = file
+        # Appended to and popped from without a lock that the writer could hold while the event loop wants it.
+        self._rows: deque[tuple[Any, ...]] = deque()
+        self._jobs: deque[tuple[Job, Future[Any]]] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._lost = 0
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(_open(file)) as database:
+                database.executescript(SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"router.decision_log: {file}: {error}") from None
+        self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
+        self._thread.start()
+
+    def ended(self, lives: Sequence[Life]) -> None:
+        """Hand rows to the writer."""
+        fit = lives[: max(0, MOST_WAITING - len(self._rows))]
+        self._rows.extend(map(_row, fit))
+        self._lost += len(lives) - len(fit)
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(10)
+
+    def add_feedback(self, said: tuple[Any, ...]) -> Future[bool]:
+        """Store (time, request id, key, adapter, rating, comment); False where there is no such request."""
+
+        def store(database: sqlite3.Connection) -> bool:
+            known = database.execute("select 1 from decisions where request_id = ? limit 1", (said[1],)).fetchone()
+            if known:
+                database.execute("insert into feedback values (?, ?, ?, ?, ?, ?)", said)
+            return known is not None
+
+        return self._run(store)
+
+    def recent(self, limit: int, request_id: str | None = None) -> Future[list[dict[str, Any]]]:
+        """The newest rows first, each with its feedback; only one request's where it is named."""
+
+        def read(database: sqlite3.Connection) -> list[dict[str, Any]]:
+            which = "where request_id = :id" if request_id else ""
+            rows = database.execute(
+                f"select * from decisions {which} order by rowid desc limit :limit",
+                {"id": request_id, "limit": limit},
+            )
+            return [_with_feedback(database, row) for row in _dicts(rows)]
+
+        return self._run(read)
+
+    def _run(self, job: Job) -> Future[Any]:
+        """In the writer's thread, after all rows before it."""
+        future: Future[Any] = Future()
+        self._jobs.append((job, future))
+        self._wake.set()
+        return future
+
+    def _write(self) -> None:
+        database: sqlite3.Connection | None = None
+        closing = False
+        while not closing:
+            self._wake.wait(GATHER_S)
+            self._wake.clear()
+            closing = self._closing
+            jobs = _popped(self._jobs)
+            rows = _popped(self._rows)  # after the jobs, so that what they ask for is there
+            try:
+                if rows or jobs:
+                    database = database or _open(self._file)
+                    with database:
+                        _insert(database, rows)
+                        for job, future in jobs:
+                            future.set_result(job(database))
+            except Exception as error:  # whatever it is, the thread must live on
+                self._failed(rows, jobs, error)
+                database = None
+            if self._lost:
+                log.error("%s: %d decisions were not written", self._file, self._lost)
+                self._lost = 0
+        if database:
+            database.close()
+
+    def _failed(self, rows: list[Any], jobs: list[tuple[Job, Future[Any]]], error: Exception) -> None:
+        log.error("%s cannot be written: %s", self._file, error)
+        self._lost += len(rows)
+        for _, future in jobs:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _row(life: Life) -> tuple[Any, ...]:
+    routed = life.routed
+    return (
+        life.at,
+        life.request_id,
+        life.client.name,
+        life.endpoint,
+        routed.text_sha256 if routed else None,
+        routed.text if routed else None,
+        routed.decision.model if routed else None,
+        routed.decision.reason.value if routed else None,
+        routed.decision.score if routed else None,
+        routed.scores_json if routed else None,
+        round(routed.classify_ms, 3) if routed else None,
+        None if life.first_byte_s is None else round(life.first_byte_s * 1000, 3),
+        round(life.duration_s * 1000, 3),
+        life.prompt_tokens,
+        life.completion_tokens,
+        life.status,
+        life.error,
+    )
+
+
+def _popped(waiting: deque[Any]) -> list[Any]:
+    return [waiting.popleft() for _ in range(len(waiting))]
+
+
+def _insert(database: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    for size in AT_ONCE:
+        while len(rows) >= size:
+            part, rows = rows[:size], rows[size:]
+            places = ", ".join([f"({', '.join('?' * COLUMNS)})"] * size)
+            database.execute(f"insert into decisions values {places}", [value for row in part for value in row])
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    """Several workers write into one file, each from a thread of its own."""
+    database = sqlite3.connect(file, timeout=10)
+    database.execute("pragma journal_mode=wal")
+    database.execute("pragma synchronous=normal")
+    return database
+
+
+def _with_feedback(database: sqlite3.Connection, row: dict[str, Any]) -> dict[str, Any]:
+    row["scores"] = orjson.loads(row["scores"]) if row["scores"] else {}
+    said = database.execute(
+        "select time, key, adapter, rating, comment from feedback where request_id = ? order by time",
+        (row["request_id"],),
+    )
+    return row | {"feedback": _dicts(said)}
+
+
+def _dicts(rows: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in rows.description]
+    return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]

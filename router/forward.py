@@ -1,0 +1,236 @@
+"""One request on its way to the engine and back: retried, fallen back, cached, and cancelled with its client."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from adapters import Stack
+from router.asgi import Request
+from router.cache import ResponseCache, Stored
+from router.decide import Routed
+from router.endpoints import Endpoint, filled
+from router.engine import Engine
+from router.errors import ApiError, BadRequest
+from router.life import Life
+from router.sse import error_event, is_error, is_last, whole_events
+from router.upstream import Answer, Headers, Refused, Upstream, UpstreamError
+from router.usage import MARK, note, without_usage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An answer whose first byte is here: the whole body, or a stream's first events and the rest."""
+
+    answer: Answer
+    first: bytes
+    rest: AsyncIterator[bytes] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """The model is gone or broken, which is not the client's fault.
+
+        A fault that vLLM meets when it has begun a stream is told in the stream's first event.
+        """
+        if self.rest is None or self.answer.status != 200:
+            return self.answer.status == 404 or self.answer.status >= 500
+        return is_error(self.first)
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that has been decided, and where its answer goes. `complete` is called when nothing is missing."""
+
+    endpoint: Endpoint
+    body: dict[str, Any]
+    headers: dict[str, str]
+    routed: Routed
+    request: Request
+    life: Life
+    complete: Callable[[], None] = lambda: None
+    hide_usage: bool = False
+    started: bool = False
+
+    def answer_headers(self) -> Headers:
+        """Those of the router's own."""
+        cache: Headers = [(b"x-lora-select-cache", self.life.cache.encode())] if self.life.cache else []
+        return [*self.request.identity, *self.routed.headers, *cache]
+
+
+class Forwarder:
+    """Relays calls to the engine."""
+
+    def __init__(self, stack: Stack, upstream: Upstream, engine: Engine) -> None:
+        router = stack.router
+        self._stack, self._upstream, self._engine = stack, upstream, engine
+        self._wait_s = router.engine_wait_s
+        self._cache = ResponseCache(router.response_cache_mb, router.response_cache_s)
+
+    async def forward(self, call: Call) -> None:
+        """Relay the engine's answer, or tell the client what went wrong.
+
+        Once the answer has started nothing is tried again, and an error is the stream's last event.
+        """
+        try:
+            await self._forward(call)
+        except UpstreamError as error:
+            await fail(call, self._engine.lost(error))
+        except ApiError as error:
+            await fail(call, error)
+        except Exception:
+            log.exception("a fault of the router's own, request %s", call.life.request_id)
+            await fail(call, ApiError("the router failed; its log says why"))
+
+    async def _forward(self, call: Call) -> None:
+        body = self._body(call)
+        key = self._key(call, body)
+        if key is not None:
+            stored = self._cache.get(key)
+            call.life.cache = "hit" if stored else "miss"
+            if stored:
+                await self._start(call, 200, stored.headers)
+                await call.request.send({"type": "http.response.body", "body": stored.body})
+                return
+        opened = await self._opened(call, body)
+        try:
+            keep = key if opened.answer.status == 200 and call.routed.decision.model == body["model"] else None
+            if opened.rest is None:
+                await self._whole(call, opened, keep)
+            else:
+                await self._stream(call, opened, opened.rest, keep)
+        finally:
+            opened.answer.leave()
+
+    def _key(self, call: Call, body: dict[str, Any]) -> bytes | None:
+        try:
+            return self._cache.key(call.endpoint, body)
+        except orjson.JSONEncodeError:
+            return None  # nested too deep, which `_dumped` tells the client
+
+    def _body(self, call: Call) -> dict[str, Any]:
+        """What the engine gets: `model`, the adapter's defaults, and for a stream the request for its usage."""
+        model = call.routed.decision.model
+        sent = filled(call.body, call.endpoint, model, self._stack.adapters.get(model))
+        if self._stack.router.stream_usage and sent.get("stream") is True and not call.endpoint.tells_usage:
+            options = sent.get("stream_options")
+            if options is None or (isinstance(options, dict) and not options.get("include_usage")):
+                # continuous_usage_stats says nothing as long as include_usage is not there.
+                others = {key: value for key, value in (options or {}).items() if key != "continuous_usage_stats"}
+                sent["stream_options"] = {**others, "include_usage": True}
+                call.hide_usage = True
+        return sent
+
+    async def _opened(self, call: Call, body: dict[str, Any]) -> Opened:
+        """The first byte of the model that was chosen, or of the base where `auto` chose one that fails."""
+        base = self._stack.base.name
+        if not call.routed.by_choice or call.routed.decision.model == base:
+            return await self._asked(call, body)
+        try:
+            opened = await self._asked(call, body)
+            if not opened.failed:
+                return opened
+            opened.answer.leave()
+        except UpstreamError:
+            log.warning("%s broke off before its first byte, request %s", body["model"], call.life.request_id)
+        self._engine.look()
+        call.routed = call.life.routed = call.routed.fallen_back(base)
+        return await self._asked(call, self._body(call))
+
+    async def _asked(self, call: Call, body: dict[str, Any]) -> Opened:
+        """One model's answer. A connection that is refused is tried again while the engine may be restarting:
+        nothing has been sent. Raises UpstreamError, or EngineUnavailable when the engine stays away."""
+        raw = _dumped(body)
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            await self._engine.up(max(0.0, deadline - time.monotonic()))
+            try:
+                answer = await self._upstream.ask("POST", call.endpoint.path, call.headers, raw)
+            except Refused as error:
+                self._engine.refused(error)
+                if time.monotonic() < deadline:
+                    continue
+                raise self._engine.lost(error) from error
+            except ValueError as error:
+                raise BadRequest(f"a header that cannot be passed on: {error}") from None
+            try:
+                return await _opened(answer)
+            except BaseException:
+                answer.leave()
+                raise
+
+    async def _start(self, call: Call, status: int, headers: Headers) -> None:
+        ours = call.answer_headers()
+        names = {name for name, _ in ours}
+        kept = [pair for pair in headers if pair[0] not in names]
+        call.started, call.life.status = True, status
+        if status >= 400:
+            call.life.error = str(status)
+        call.life.answering()
+        await call.request.send({"type": "http.response.start", "status": status, "headers": [*kept, *ours]})
+
+    async def _whole(self, call: Call, opened: Opened, keep: bytes | None) -> None:
+        answer, body = opened.answer, opened.first
+        if MARK in body:
+            note(call.life, body)
+        if keep is not None and self._cache.fits(len(body)):
+            self._cache.put(keep, Stored(answer.headers, body))
+        await self._start(call, answer.status, answer.headers)
+        await call.request.send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, call: Call, opened: Opened, rest: AsyncIterator[bytes], keep: bytes | None) -> None:
+        """Events pass as they come, untouched."""
+        await self._start(call, opened.answer.status, opened.answer.headers)
+        kept: list[bytes] | None = None if keep is None else []
+        size, events = 0, opened.first
+        while events:
+            call.life.events += events.count(b"\n\n")
+            if MARK in events:
+                note(call.life, events)
+                if call.hide_usage:
+                    events = without_usage(events)
+            if kept is not None:
+                size += len(events)
+                kept.append(events)
+                kept = kept if self._cache.fits(size) else None
+            if is_last(events):
+                if keep is not None and kept and not any(map(is_error, kept)):
+                    self._cache.put(keep, Stored(opened.answer.headers, b"".join(kept)))
+                call.complete()
+            await call.request.send({"type": "http.response.body", "body": events, "more_body": True})
+            events = await anext(rest, b"")
+        await call.request.send({"type": "http.response.body", "body": b""})
+
+
+async def _opened(answer: Answer) -> Opened:
+    if answer.status > 599:
+        raise UpstreamError(f"the engine answered with a status that HTTP does not have: {answer.status}")
+    if not answer.is_stream:
+        return Opened(answer, await answer.read())
+    rest = whole_events(answer.chunks())
+    return Opened(answer, await anext(rest, b""), rest)
+
+
+async def fail(call: Call, error: ApiError) -> None:
+    """As an error page, or where the answer has started as the stream's last event."""
+    call.life.error = error.code or error.kind
+    if not call.started:
+        call.life.status = error.status
+        await call.request.fail(error, call.answer_headers(), call.endpoint.anthropic)
+        return
+    last = error_event(error.body(call.endpoint.anthropic), call.endpoint.anthropic)
+    await call.request.send({"type": "http.response.body", "body": last, "more_body": True})
+    await call.request.send({"type": "http.response.body", "body": b""})
+
+
+def _dumped(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"the body is nested too deep: {error}", code="invalid_json") from None

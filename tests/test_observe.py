@@ -1,0 +1,316 @@
+"""What can be seen of the router: metrics, the decision log and what people say of it, traces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
+
+from adapters import ConfigError, load
+from router.app import create_app
+from router.decisions import DecisionLog
+from router.life import Occupancy
+from router.metrics import Metrics
+from router.upstream import HttpUpstream
+from tests.conftest import GENERAL, LEGAL, Wire, chat, wired, write_stack
+from tests.servers import free_port, serving
+
+ROOT = Path(__file__).parent.parent
+ADMIN = "k-admin"
+AS_ADMIN = {"authorization": f"Bearer {ADMIN}"}
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+    digest = hashlib.sha256(ADMIN.encode()).hexdigest()
+    folder = tmp_path_factory.mktemp("watched")
+    with wired(folder, decision_log="run/decisions.db", admin_key=digest, response_cache_mb=1) as one:
+        yield one
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------
+
+
+def scraped(wire: Wire) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    request = urllib.request.Request(f"{wire.url}/metrics", headers=AS_ADMIN)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/plain")
+        text = answer.read().decode()
+    families = text_string_to_metric_families(text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+class Change:
+    """How much each sample has grown since."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire, self._before = wire, scraped(wire)
+
+    def __call__(self, name: str, **labels: str) -> float:
+        key = (f"lora_select_{name}", frozenset(labels.items()))
+        return scraped(self._wire).get(key, 0.0) - self._before.get(key, 0.0)
+
+
+def test_metrics_are_the_adapters_own(watched: Wire) -> None:
+    grown = Change(watched)
+    for _ in range(2):
+        watched.post(body=chat(LEGAL))
+    watched.post(body=chat(LEGAL, model="medical", stream=True))
+    watched.post(body=chat(LEGAL, test="fail"))
+    path = "/v1/chat/completions"
+    assert grown("requests_total", adapter="legal", endpoint=path, status="200") == 2
+    assert grown("requests_total", adapter="medical", endpoint=path, status="200") == 1
+    assert grown("requests_total", adapter="base", endpoint=path, status="200") == 1
+    assert grown("prompt_tokens_total", adapter="legal") == 14
+    assert grown("completion_tokens_total", adapter="legal") == 10
+    assert grown("completion_tokens_total", adapter="medical") == 5, "a stream's tokens are counted unasked"
+    assert grown("decisions_total", adapter="legal", reason="classified") == 2
+    assert grown("decisions_total", adapter="base", reason="fallback") == 1
+    assert grown("decisions_total", adapter="medical", reason="named") == 1
+    assert grown("first_byte_seconds_count", adapter="legal") == 2
+    assert grown("duration_seconds_count", adapter="medical") == 1
+    assert grown("score_count", adapter="legal") == 2
+    assert grown("decision_cache_total", result="miss") == 1
+    assert grown("decision_cache_total", result="hit") == 2
+    assert grown("classify_seconds_count") == 1
+    assert grown("in_flight") == 0
+
+
+def test_errors_are_counted_by_what_they_are(watched: Wire) -> None:
+    grown = Change(watched)
+    watched.post(body=b"{nonsense")
+    watched.post(body=chat(LEGAL, model="nobody"))
+    watched.post(body=chat(LEGAL, test="teapot"))
+    sdk = openai.OpenAI(base_url=f"{watched.url}/v1", api_key="none", max_retries=0)
+    broken = sdk.chat.completions.create(**chat(LEGAL), stream=True, extra_body={"test": "break"})
+    with pytest.raises(openai.APIError):
+        list(broken)
+    assert grown("errors_total", adapter="", code="invalid_json") == 1
+    assert grown("errors_total", adapter="", code="model_not_found") == 1
+    assert grown("errors_total", adapter="legal", code="418") == 1
+    assert grown("errors_total", adapter="legal", code="engine_unavailable") == 1
+    assert grown("in_flight") == 0
+
+
+def test_a_client_that_went_away_is_counted_so(watched: Wire) -> None:
+    grown = Change(watched)
+    sdk = openai.OpenAI(base_url=f"{watched.url}/v1", api_key="none", max_retries=0)
+    stream = sdk.chat.completions.create(**chat(LEGAL), stream=True, extra_body={"test": "stall"})
+    next(iter(stream))
+    stream.close()
+    deadline = time.monotonic() + 5
+    while not grown("errors_total", adapter="legal", code="client_gone") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert grown("requests_total", adapter="legal", endpoint="/v1/chat/completions", status="499") == 1
+
+
+def test_response_cache_hits_are_counted(watched: Wire) -> None:
+    grown = Change(watched)
+    for _ in range(3):
+        watched.post(body=chat(LEGAL, temperature=0))
+    assert grown("response_cache_total", result="hit") == 2
+    assert grown("response_cache_total", result="miss") == 1
+
+
+def test_the_dashboard_asks_for_metrics_that_exist() -> None:
+    names = {family.name for family in text_string_to_metric_families(Metrics(Occupancy()).page().decode())}
+    text = (ROOT / "docs" / "grafana.json").read_text(encoding="utf-8")
+    dashboard = json.loads(text)
+    asked = {
+        word.split("(")[-1].split("{")[0].split("[")[0]
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+        for word in target["expr"].replace(")", " ").replace("(", " ").split()
+        if "lora_select_" in word
+    }
+    assert len(asked) >= 8
+    for name in asked:
+        assert (
+            name.removesuffix("_bucket").removesuffix("_total").removesuffix("_count").removesuffix("_sum")
+            in names
+        )
+
+
+# --- the decision log -------------------------------------------------------------------------------------------
+
+
+def logged(watched: Wire, request_id: str) -> dict[str, Any]:
+    status, body, _ = watched.get(f"/admin/decisions?request_id={request_id}", **AS_ADMIN)
+    assert status == 200
+    (row,) = body["decisions"]
+    return dict(row)
+
+
+def test_a_decision_can_be_looked_up(watched: Wire) -> None:
+    _, _, headers = watched.post(body=chat(LEGAL), x_request_id="look-me-up")
+    assert headers["x-request-id"] == "look-me-up"
+    row = logged(watched, "look-me-up")
+    assert (row["model"], row["reason"], row["status"], row["key"]) == ("legal", "classified", 200, "")
+    assert row["score"] == pytest.approx(row["scores"]["legal"])
+    assert f"{row['score']:.4f}" == headers["x-lora-select-score"]
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (7, 5)
+    assert 0 < row["first_byte_ms"] <= row["latency_ms"]
+    assert abs(row["time"] - time.time()) < 60
+
+
+def test_prompts_are_not_kept_unless_asked_for(watched: Wire, tmp_path: Path) -> None:
+    watched.post(body=chat(LEGAL), x_request_id="private")
+    row = logged(watched, "private")
+    assert (row["text"], row["text_sha256"]) == (None, hashlib.sha256(LEGAL.encode()).hexdigest())
+    kept = b"".join(file.read_bytes() for file in watched.stack.below("run").iterdir())
+    assert b"landlord" not in kept
+    with wired(tmp_path, decision_log="open.db", log_prompts=True) as open_book:
+        open_book.post(body=chat(LEGAL))
+    with sqlite3.connect(tmp_path / "open.db") as database:
+        assert database.execute("select text from decisions").fetchall() == [(LEGAL,)]
+    database.close()
+
+
+def test_the_newest_decisions_come_first_and_can_be_limited(watched: Wire) -> None:
+    for number in range(3):
+        watched.post(body=chat(GENERAL), x_request_id=f"row-{number}")
+    rows = watched.get("/admin/decisions?limit=2", **AS_ADMIN)[1]["decisions"]
+    assert [row["request_id"] for row in rows] == ["row-2", "row-1"]
+    for limit in ("0", "x", "100000", "-1"):
+        assert watched.get(f"/admin/decisions?limit={limit}", **AS_ADMIN)[0] == 400
+
+
+def test_feedback_says_what_would_have_been_right(watched: Wire) -> None:
+    watched.post(body=chat(LEGAL), x_request_id="wrong-one")
+    said = {"request_id": "wrong-one", "adapter": "finance", "rating": "down", "comment": "it is about money"}
+    assert watched.post("/feedback", said)[:2] == (200, {"stored": True})
+    assert watched.post("/feedback", {"request_id": "wrong-one", "rating": "up"})[0] == 200
+    first, second = logged(watched, "wrong-one")["feedback"]
+    assert (first["adapter"], first["rating"], first["comment"]) == ("finance", "down", "it is about money")
+    assert (second["adapter"], second["rating"]) == (None, "up")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"rating": "up"}, 400, '"request_id" is missing'),
+        ({"request_id": "nobody", "rating": "up"}, 404, 'no request "nobody"'),
+        ({"request_id": "x", "rating": "meh"}, 400, '"rating" must be "up" or "down"'),
+        ({"request_id": "x"}, 400, "say something"),
+        ({"request_id": "x", "adaptor": "legal"}, 400, 'unknown field "adaptor"'),
+        ({"request_id": 7, "rating": "up"}, 400, '"request_id" must be text'),
+        ({"request_id": "x", "comment": "y" * 3000}, 400, '"comment" must be text of at most 2000'),
+    ],
+)
+def test_feedback_that_cannot_be_stored(watched: Wire, body: Any, status: int, says: str) -> None:
+    got, answer, _ = watched.post("/feedback", body)
+    assert got == status
+    assert says in answer["error"]["message"]
+
+
+def test_without_a_log_there_is_nothing_to_say_it_to(wire: Wire) -> None:
+    status, body, _ = wire.post("/feedback", {"request_id": "x", "rating": "up"})
+    assert (status, body["error"]["code"]) == (404, "no_decision_log")
+
+
+def test_a_log_that_cannot_be_opened_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    stack = load(write_stack(tmp_path, "http://127.0.0.1:1", decision_log="file/decisions.db"))
+    with pytest.raises(ConfigError, match=r"router\.decision_log: .*decisions\.db"):
+        create_app(stack, {}, HttpUpstream(stack.engine_url))
+
+
+def test_a_log_that_stops_being_writable_costs_rows_and_no_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with wired(tmp_path, decision_log="decisions.db") as router:
+        router.post(body=chat(LEGAL))
+        time.sleep(0.3)
+        blocker = sqlite3.connect(tmp_path / "decisions.db", isolation_level=None)
+        blocker.execute("drop table decisions")
+        assert router.post(body=chat(LEGAL))[0] == 200
+        deadline = time.monotonic() + 5
+        while "decisions were not written" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.05)
+        blocker.close()
+    assert "1 decisions were not written" in caplog.text
+
+
+def test_what_waits_is_written_at_the_end(tmp_path: Path) -> None:
+    with wired(tmp_path, decision_log="decisions.db") as router:
+        for _ in range(30):
+            router.post(body=chat(GENERAL))
+    with sqlite3.connect(tmp_path / "decisions.db") as database:
+        assert database.execute("select count(*) from decisions").fetchone() == (30,)
+    database.close()
+
+
+def test_two_processes_may_write_into_one_log(tmp_path: Path) -> None:
+    logs = [DecisionLog(tmp_path / "decisions.db") for _ in range(2)]
+    for log in logs:
+        log.close()
+
+
+# --- traces -----------------------------------------------------------------------------------------------------
+
+
+class Collector:
+    """An OTLP collector: a real server that keeps the spans it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        self.arrived = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Entry point of ASGI."""
+        if scope["type"] == "lifespan":
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        sent = ExportTraceServiceRequest.FromString(body)
+        assert scope["path"] == "/v1/traces"
+        self.spans += [span for r in sent.resource_spans for scoped in r.scope_spans for span in scoped.spans]
+        self.arrived.set()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def test_a_request_is_a_span_below_its_clients_and_above_its_engines(tmp_path: Path) -> None:
+    collector = Collector()
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with serving(collector) as url:
+        with wired(tmp_path, otlp=url) as router:
+            router.post(body=chat(LEGAL), traceparent=f"00-{trace}-{parent}-01", x_request_id="traced")
+            passed_on = router.engine.seen_headers[-1]["traceparent"]
+        assert collector.arrived.wait(10)
+    (span,) = collector.spans
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent)
+    assert passed_on == f"00-{trace}-{span.span_id.hex()}-01"
+    said = {pair.key: pair.value for pair in span.attributes}
+    assert said["gen_ai.request.model"].string_value == "legal"
+    assert said["lora_select.reason"].string_value == "classified"
+    assert said["http.request.id"].string_value == "traced"
+    assert said["gen_ai.usage.output_tokens"].int_value == 5
+    assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 10e9
+
+
+def test_without_a_collector_the_clients_trace_goes_through(wire: Wire) -> None:
+    wire.post(body=chat(LEGAL), traceparent="00-1-2-01")
+    assert wire.engine.seen_headers[-1]["traceparent"] == "00-1-2-01"
+
+
+def test_a_collector_that_is_down_costs_no_request(tmp_path: Path) -> None:
+    with wired(tmp_path, otlp=f"http://127.0.0.1:{free_port()}") as router:
+        assert router.post(body=chat(LEGAL))[0] == 200
+        began = time.monotonic()
+    assert time.monotonic() - began < 5, "the router waits for a collector that is not there"
