@@ -1,0 +1,60 @@
+"""`python -m benchmarks.overhead`: what the router costs, beside nginx and other LLM proxies."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import origin
+from benchmarks.overhead import memory, misses, proxy, uncached
+from benchmarks.overhead.bars import bars
+from benchmarks.overhead.options import Options, parse
+from benchmarks.overhead.plan import FULL, QUICK
+from benchmarks.overhead.report import result, tables, write
+from benchmarks.overhead.targets import Bench, bench
+from benchmarks.processes import BenchmarkError, ended_by_signals
+
+SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "proxy": proxy.section,
+    "misses": misses.section,
+    "uncached": uncached.section,
+    "memory": memory.section,
+}
+
+
+def main() -> int:
+    """Exit code 1: an answer was wrong, or nothing could be measured; 130: interrupted. A missed limit is 0."""
+    options = parse(sys.argv[1:])
+    try:
+        with ended_by_signals():
+            document = measure(options)
+    except BenchmarkError as error:
+        print(f"benchmarks.overhead: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("benchmarks.overhead: interrupted; everything that it started has ended", file=sys.stderr)
+        return 130
+    if options.output:
+        write(document, options.output)
+    print("\n".join(tables(document)))
+    return 0
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Run the sections. Raises BenchmarkError."""
+    plan = QUICK if options.quick else FULL
+    made_by, began = origin("benchmarks.overhead", sys.argv[1:]), time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="overhead-") as folder,
+        bench(plan, Path(folder), options.router, options.peers, options.first_port) as shared,
+    ):
+        found = {name: SECTIONS[name](shared) for name in options.sections}
+    return result(made_by, plan, time.monotonic() - began, found, bars(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The result as JSON for machines and as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.machine import Origin
+from benchmarks.overhead.bars import Bar
+from benchmarks.overhead.plan import Plan
+from benchmarks.overhead.proxy import WHOLE
+from benchmarks.overhead.targets import EVERYTHING
+
+DIGITS = 4
+
+WHOLE_COLUMNS = {
+    "added p50 ms": "added_p50_ms",
+    "p50": "p50_ms",
+    "p95": "p95_ms",
+    "p99": "p99_ms",
+    "highest": "highest_ms",
+    "requests/s": "requests_per_s",
+}
+STREAM_COLUMNS = {
+    "CPU us/stream": "cpu_us_per_stream",
+    "first byte: p50 ms": "first_byte_p50_ms",
+    "p95": "first_byte_p95_ms",
+    "p99": "first_byte_p99_ms",
+    "last byte: p50 ms": "p50_ms",
+    "highest": "highest_ms",
+    "chunks/s": "chunks_per_s",
+}
+
+VERDICTS = {True: "pass", False: "MISSED", None: "not measured"}
+
+
+def result(
+    origin: Origin, plan: Plan, took_s: float, sections: Mapping[str, Any], bars: Sequence[Bar]
+) -> dict[str, Any]:
+    """The whole document, numbers to four digits."""
+    document = {
+        "benchmark": "overhead",
+        **asdict(origin),
+        "took_s": took_s,
+        "plan": asdict(plan),
+        "sections": dict(sections),
+        "bars": [asdict(bar) | {"pass": bar.passed} for bar in bars],
+    }
+    rounded: dict[str, Any] = _rounded(document)
+    return rounded
+
+
+def write(document: Mapping[str, Any], file: Path) -> None:
+    """Readable, and with small diffs."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def tables(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a terminal."""
+    machine, sections = document["machine"], document["sections"]
+    yield f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
+    yield f"load average before: {document['load_before']:.2g}; medians of rounds, [lowest..highest]"
+    if "proxy" in sections:
+        yield from _proxy(sections["proxy"])
+    if "misses" in sections:
+        yield from _misses(sections["misses"])
+    if "uncached" in sections:
+        yield "\nuncached decisions, p50 ms by tokens"
+        yield from (f"  {tokens:>4}  {_cell(took)}" for tokens, took in sections["uncached"]["p50_ms"].items())
+    if "memory" in sections:
+        memory = sections["memory"]
+        yield f"\nresident memory, MB: {memory['after_start_mb']} after start, {memory['after_warm_up_mb']} warm, "
+        yield f"  at most {memory['highest_mb']} in {memory['requests']} requests"
+    yield "\nlimits"
+    for bar in document["bars"]:
+        value = "-" if bar["value"] is None else f"{bar['value']:g}"
+        yield f"  {VERDICTS[bar['pass']]:13s} {bar['name']}: {value} (at most {bar['most']:g} {bar['unit']})"
+
+
+def _proxy(section: Mapping[str, Any]) -> Iterator[str]:
+    for scenario in section["scenarios"]:
+        whole = scenario["kind"] == WHOLE
+        cost, columns = ("cpu_us_per_request", WHOLE_COLUMNS) if whole else ("cpu_us_per_chunk", STREAM_COLUMNS)
+        rows = [[f"{scenario['kind']}, {scenario['connections']}", "CPU us/request" if whole else "CPU us/chunk"]]
+        rows[0] += [f"{EVERYTHING} / this", *columns]
+        for target, found in scenario["measured"].items():
+            ratio = found.get("ratio_of_router_all_on", {}).get(cost)
+            rows.append(
+                [target, _cell(found[cost]), _cell(ratio), *(_median(found.get(key)) for key in columns.values())]
+            )
+        yield ""
+        yield from _aligned(rows)
+        yield from (f"  {target}: {why}" for target, why in scenario["failed"].items())
+    yield ""
+    yield from (f"{target} {version}" for target, version in section["targets"].items())
+    yield from (f"{target}: {why}" for target, why in section["skipped"].items())
+
+
+def _misses(misses: Mapping[str, Any]) -> Iterator[str]:
+    yield f"\np50 ms of hits, {misses['connections']} connections, {misses['misses']} misses"
+    yield f"  without misses  {_cell(misses['p50_ms_without_misses'])}"
+    yield f"  with misses     {_cell(misses['p50_ms_of_hits_with_misses'])}"
+    yield f"  ratio           {_cell(misses['ratio'])}"
+    yield f"  the misses      {_cell(misses['p50_ms_of_misses'])}"
+
+
+def _cell(spread: Mapping[str, float] | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{_short(spread['median'])} [{_short(spread['low'])}..{_short(spread['high'])}]"
+
+
+def _median(spread: Mapping[str, float] | None) -> str:
+    return "-" if spread is None else _short(spread["median"])
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return value

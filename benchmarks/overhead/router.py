@@ -1,0 +1,74 @@
+"""The router of this project (or of another checkout): its adapters.yaml and its command."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.machine import python_name
+from benchmarks.processes import BenchmarkError, Command
+from benchmarks.stub import MODELS
+
+KEY = "sk-benchmark"
+ADMIN_KEY = "sk-benchmark-admin"
+PLENTY = 1_000_000_000
+"""Limits are counted but never reached."""
+
+LABELS = {
+    "legal": "law, legal rights, courts and lawsuits, contracts, crime and the police, employment and dismissal, "
+    "landlords and tenants, divorce and custody, wills and inheritance, copyright and patents",
+    "medical": "medicine, health, symptoms and pain, diseases, treatments and surgery, drugs and side effects, "
+    "pregnancy and children's health, mental health, the body and its organs, first aid",
+    "finance": "finance, banking and bank cards, loans and mortgages, investing in shares and funds, taxes, "
+    "insurance, retirement savings, budgets and debt, company accounts, interest rates and markets",
+}
+
+
+def command(checkout: Path, config: Path) -> Command:
+    """`python -m router`. Raises BenchmarkError when the checkout has none."""
+    if not (checkout / "router" / "__main__.py").is_file():
+        raise BenchmarkError(f"there is no router in {checkout}; name a checkout with --router")
+    return Command((python_name(), "-m", "router", "--config", str(config.resolve())), {}, checkout)
+
+
+def write_config(folder: Path, port: int, engine_port: int, *, everything: bool) -> Path:
+    """An adapters.yaml in front of the stub."""
+    name = "everything" if everything else "plain"
+    router: dict[str, Any] = {"port": port, "classifier": "embedding"}
+    if everything:
+        router |= _everything(folder)
+    stack = {
+        "base": {"model": "some/base", "name": MODELS[0]},
+        "engine": {"url": f"http://127.0.0.1:{engine_port}"},
+        "router": router,
+        "adapters": {name: {"path": f"some/{name}", "label": label} for name, label in LABELS.items()},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(stack, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def _everything(folder: Path) -> dict[str, Any]:
+    """All that costs something per request, but the answer cache, which would leave nothing to forward."""
+    return {
+        "keys": {
+            "benchmark": {
+                "sha256": _sha256(KEY),
+                "adapters": list(LABELS),
+                "requests_per_minute": PLENTY,
+                "tokens_per_minute": PLENTY,
+            }
+        },
+        "admin_key": _sha256(ADMIN_KEY),
+        "limits_storage": "memory://",
+        "decision_log": str(folder / "decisions.sqlite"),
+        "stream_usage": True,
+        "response_cache_mb": 0,
+    }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
