@@ -193,6 +193,7 @@ class Run:
             f"POST {self.job.path} HTTP/1.1", f"host: 127.0.0.1:{self.job.port}", "content-type: application/json",
             "accept: application/json", "accept-encoding: identity", "user-agent: load/1",
             f"authorization: Bearer {self.job.key}", f"content-length: {len(body)}",
+            *self.job.headers,
         ]  # fmt: skip
         return "\r\n".join([*lines, "", ""]).encode() + body
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
-from benchmarks.machine import ROOT, python_name
+from benchmarks.machine import ROOT
 from benchmarks.processes import Command, Fleet
 from benchmarks.stub import ANSWER
 from benchmarks.texts import KNOWN
@@ -31,6 +32,7 @@ class Job:
     model: str
     path: str = CHAT
     key: str = ""
+    headers: tuple[str, ...] = ()  # lines beside the usual ones
     connections: int = 1
     requests: int = 0
     warm_s: float = 0
@@ -82,14 +84,9 @@ class LoadClient:
     """The load client's process; one job at a time."""
 
     def __init__(self, fleet: Fleet) -> None:
-        command = Command((python_name(), "-m", "benchmarks.client"), {}, ROOT)
+        command = Command((sys.executable, "-m", "benchmarks.client"), {}, ROOT)
         self._fleet = fleet
         self._process = fleet.start("client", command, talks=True)
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
 
     def run(self, job: Job) -> Measured:
         """Wait for a job's end. Raises BenchmarkError when the client itself fails."""

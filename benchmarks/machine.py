@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,7 +45,7 @@ def origin(module: str, arguments: Sequence[str], packages: Sequence[str] = PACK
         " ".join(["python -m", module, *(_without_folders(word) for word in arguments)]),
         datetime.now(UTC).isoformat(timespec="seconds"),
         commit(ROOT),
-        bool(_git(ROOT, "status", "--porcelain")),
+        changed(ROOT),
         os.getloadavg()[0],
         machine(),
         {"python": platform.python_version(), **versions(packages)},
@@ -86,13 +85,20 @@ def version_in(python: Path, package: str) -> str | None:
 
 
 def commit(folder: Path) -> str:
-    """Of a checkout."""
-    return _git(folder, "rev-parse", "HEAD") or "unknown"
+    """Of the checkout that a folder belongs to; "unknown" where git does not keep its files."""
+    kept = _git(folder, "ls-files", ".")  # nothing, where some other checkout is merely around it
+    return _git(folder, "rev-parse", "HEAD") if kept else "unknown"
 
 
-def python_name() -> str:
-    """The interpreter for processes of our own."""
-    return sys.executable
+def changed(folder: Path) -> bool:
+    """The checkout holds more than its commit."""
+    return bool(_git(folder, "status", "--porcelain"))
+
+
+def checked_out(folder: Path) -> str:
+    """The commit in short, `+changes` where it does not tell all."""
+    found = commit(folder)
+    return found if found == "unknown" else found[:12] + "+changes" * changed(folder)
 
 
 def _cpu_model() -> str:

@@ -19,6 +19,8 @@ DIE_WITH_PARENT = 1
 
 ENDS_WITHIN_S = 10
 
+LAST_PORT = 65535
+
 
 class BenchmarkError(Exception):
     """Nothing can be measured. One line: what, and what would help."""
@@ -127,8 +129,12 @@ class Ports:
         self._next = first
 
     def take(self) -> int:
-        """Raises BenchmarkError when the next one is in use."""
+        """Raises BenchmarkError when the next one is in use or does not exist."""
         port, self._next = self._next or 0, self._next and self._next + 1
+        if not 0 <= port <= LAST_PORT:
+            raise BenchmarkError(
+                f"port {port}: there are 1 to {LAST_PORT}; give another --first-port, or leave it out"
+            )
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -35,8 +35,13 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def ratios(numbers: Mapping[int, float], references: Mapping[int, float]) -> list[float]:
-    """Round by round, because a shared machine drifts; rounds that only one of them has are left out."""
-    return [numbers[turn] / references[turn] for turn in numbers if references.get(turn)]
+    """Round by round, because a shared machine drifts. Left out: a round that only one of them has, and one where
+    a cost is zero or below, which is a difference lost in noise and no cost."""
+    return [
+        number / reference
+        for turn, number in numbers.items()
+        if number > 0 and (reference := references.get(turn, 0)) > 0
+    ]
 
 
 def two_points(short: tuple[float, float, float], long: tuple[float, float, float]) -> tuple[float, float]:

@@ -83,6 +83,7 @@ PAGES = {
     b"/health": page(b"", kind=b"text/plain"),
     b"/metrics": page(b"", kind=b"text/plain"),
     b"/version": page(b'{"version":"0"}'),
+    b"/v1/traces": page(b"", kind=b"application/x-protobuf"),  # a collector of traces, beside the engine
     b"/v1/models": page(
         orjson.dumps({
             "object": "list",

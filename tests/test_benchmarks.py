@@ -16,19 +16,36 @@ from typing import Any
 
 import pytest
 
+from adapters import load
 from benchmarks.load import Job, LoadClient
-from benchmarks.machine import ROOT, origin
+from benchmarks.machine import ROOT, checked_out, commit, origin
 from benchmarks.overhead.bars import bars
 from benchmarks.overhead.memory import drift
 from benchmarks.overhead.options import SECTIONS, parse
 from benchmarks.overhead.peers import PEERS, NotInstalled, Place
+from benchmarks.overhead.plan import FULL
 from benchmarks.overhead.proxy import rotated
 from benchmarks.overhead.report import tables
-from benchmarks.overhead.targets import DIRECT, OURS, Target, wait_for_answer
+from benchmarks.overhead.router import write_config
+from benchmarks.overhead.targets import (
+    DIRECT,
+    EVERYTHING,
+    OURS,
+    PLAIN,
+    TRACED,
+    Target,
+    ask,
+    see_decisions,
+    wait_for_answer,
+)
 from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, cpu_s, rss_mb, tree
 from benchmarks.stats import Spread, percentile, ratios, two_points
 from benchmarks.stub import MODELS
 from benchmarks.texts import KNOWN, Fresh, single_token_words
+from router.choose import Decision, Reason
+from router.decide import Routed
+from router.life import Life, Occupancy
+from router.metrics import Metrics
 from tests.servers import FakeEngine, serving
 
 SPIN = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass\ntime.sleep(60)"
@@ -42,12 +59,26 @@ def test_percentile(values: list[float], percent: float, expected: float) -> Non
     assert percentile(values, percent) == pytest.approx(expected)
 
 
-def test_spread_and_ratios() -> None:
+def test_spread() -> None:
     assert Spread.of([3, 1, 2]) == Spread(2, 1, 3, 3)
     with pytest.raises(ValueError, match="no rounds"):
         Spread.of([])
-    assert ratios({0: 6, 1: 8, 2: 5}, {0: 3, 1: 2}) == [2, 4]
-    assert ratios({0: 6}, {0: 0.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "references", "expected"),
+    [
+        ({0: 6, 1: 8, 2: 5}, {0: 3, 1: 2}, [2, 4]),
+        ({0: 6}, {0: 0.0}, []),
+        ({0: 6, 1: 8}, {0: -3, 1: 2}, [4]),
+        ({0: -6, 1: 8, 2: 0}, {0: 3, 1: 2, 2: 1}, [4]),
+        ({0: -6}, {0: -3}, []),
+    ],
+)
+def test_ratios_of_what_was_measured(
+    numbers: dict[int, float], references: dict[int, float], expected: list[float]
+) -> None:
+    assert ratios(numbers, references) == expected
 
 
 def test_the_cost_of_one_more_chunk() -> None:
@@ -127,6 +158,10 @@ def test_ports() -> None:
             Ports(port).take()
     assert Ports(port).take() == port
     assert Ports().take() > 0
+    last = Ports(65535)
+    assert last.take() == 65535
+    with pytest.raises(BenchmarkError, match="port 65536: there are 1 to 65535"):
+        last.take()
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +236,7 @@ def test_a_limit_is_passed_missed_or_not_measured() -> None:
     found = bars({
         "proxy": {"scenarios": [scenario]},
         "uncached": {"p50_ms": {"20": spread}},
-        "misses": {"ratio": spread | {"median": 1.1}},
+        "misses": {"p50_ms_of_hits": {"ratio": spread | {"median": 1.1}}},
     })  # fmt: skip
     verdicts = {bar.name: bar.passed for bar in found}
     assert verdicts["CPU per request, 16 connections, of vllm-router's"] is False
@@ -218,6 +253,79 @@ def test_a_result_names_its_origin_and_no_folder_of_this_machine() -> None:
     assert made.machine.cores >= 1
     assert made.machine.memory_gb > 0
     assert {"python", "uvicorn", "uvloop", "httptools", "orjson"} <= set(made.versions)
+
+
+def test_a_checkout_is_named_by_its_commit_and_whether_that_is_all(tmp_path: Path) -> None:
+    module = new_checkout(tmp_path / "some")
+    name = commit(module)[:12]
+    assert len(name) == 12
+    assert checked_out(module) == checked_out(tmp_path / "some") == name
+    (tmp_path / "some" / "new").touch()
+    assert checked_out(module) == f"{name}+changes"
+    (module / "copied").mkdir()
+    assert commit(module / "copied") == checked_out(tmp_path) == "unknown"
+
+
+def test_a_peer_that_is_a_checkout_is_named_by_its_commit(tmp_path: Path) -> None:
+    module = new_checkout(tmp_path / "stack")
+    python = tmp_path / "peers" / "production-stack" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/stack exec {sys.executable} -B "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    peer = PEERS["production-stack"](Place(1, 2, 3, tmp_path, tmp_path / "peers"))
+    assert peer.version == f"commit {commit(module)[:12]}"
+
+
+def new_checkout(folder: Path) -> Path:
+    """A repository with one commit; the folder of the package in it."""
+    package = folder / "vllm_router"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "app.py"):
+        (package / name).touch()
+    nobody = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", f"core.hooksPath={folder}/none")
+    for arguments in (("init", "-q"), ("add", "."), (*nobody, "commit", "-q", "-m", "all")):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    return package
+
+
+def test_everything_on_is_what_a_stack_can_switch_on(tmp_path: Path) -> None:
+    stack = load(write_config(tmp_path, 1, 2, everything=True, traced=True))
+    assert all(one.tags and one.sampling and one.system_prompt for one in stack.adapters.values())
+    assert stack.router.keys
+    assert stack.router.decision_log
+    assert stack.router.otlp
+    assert FULL.memory_cached == stack.router.cache_entries
+
+
+def test_the_stub_takes_traces(stubbed: tuple[LoadClient, Job]) -> None:
+    assert ask(stubbed[1].port, "/v1/traces", {}) == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "complaint"),
+    [
+        ([Reason.CLASSIFIED, Reason.BELOW_THRESHOLD], ""),
+        (
+            [Reason.CLASSIFIED, Reason.CLASSIFIER_TIMEOUT],
+            "not every decision was the classifier's: 1 classifier-t",
+        ),
+        ([Reason.CLASSIFIER_ERROR] * 2, "2 classifier-error of 2"),
+        ([], "counts no decisions: 200"),
+    ],
+)
+def test_decisions_without_the_classifier_are_noticed(reasons: list[Reason], complaint: str) -> None:
+    metrics = Metrics(Occupancy())
+    lives = [Life("/v1/chat/completions", "1", routed=Routed(Decision("base", None, why))) for why in reasons]
+    metrics.ended(lives)
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": metrics.page()})
+
+    with serving(app) as url:
+        target = Target("router", int(url.rpartition(":")[2]), "auto", (), "")
+        with pytest.raises(BenchmarkError, match=complaint) if complaint else contextlib.nullcontext():
+            see_decisions(target)
 
 
 def test_only_a_whole_run_writes_the_published_file() -> None:
@@ -244,6 +352,7 @@ def test_a_quick_run_of_everything(tmp_path: Path) -> None:
     assert str(tmp_path) not in output.read_text(encoding="utf-8")
     check_proxy(document["sections"]["proxy"])
     assert document["sections"]["misses"]["misses"] > 0
+    assert 0 < document["sections"]["misses"]["requests_per_s"]["ratio"]["median"] < 1
     assert set(document["sections"]["uncached"]["p50_ms"]) == {"20", "64", "128", "400"}
     assert document["sections"]["memory"]["highest_mb"] > 50
     assert all((bar["pass"] is None) == (bar["value"] is None) for bar in document["bars"])
@@ -251,26 +360,38 @@ def test_a_quick_run_of_everything(tmp_path: Path) -> None:
 
 
 def check_proxy(section: dict[str, Any]) -> None:
-    """Every scenario has every target, with numbers that can be true."""
+    """Every scenario has every target, one of them with traces too, with numbers that can be true."""
     assert list(section["targets"]) == [DIRECT, *OURS]
     assert len(section["scenarios"]) == 6
+    traced = [scenario for scenario in section["scenarios"] if TRACED in scenario["measured"]]
+    assert [(one["kind"], one["connections"]) for one in traced] == [("whole", 4)]
     for scenario in section["scenarios"]:
         assert scenario["failed"] == {}
         measured = scenario["measured"]
-        assert set(measured) == {DIRECT, *OURS}
+        assert set(measured) - {TRACED} == {DIRECT, PLAIN, EVERYTHING}
         for found in measured.values():
             assert found["p50_ms"]["rounds"] == 2
             assert found["p50_ms"]["low"] <= found["p50_ms"]["median"] <= found["p50_ms"]["high"]
         cost = "cpu_us_per_request" if scenario["kind"] == "whole" else "cpu_us_per_stream"
         assert measured[DIRECT][cost]["median"] == 0
-        assert measured[OURS[0]][cost]["median"] > 10
+        assert measured[PLAIN][cost]["median"] > 10
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGINT reaches processes that are started now. Below a shell's `&` or nohup it is ignored, and stays so in
+    every child, as it should: Ctrl-C is not meant for what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     with running(tmp_path, "--quick", "--output", str(output)) as process:
-        started = watch(process, tmp_path, until=f"{OURS[0]}: ready")
+        started = watch(process, tmp_path, until=f"{PLAIN}: ready")
         process.send_signal(number)
         process.wait(60)
     assert process.returncode == 130, progress(tmp_path)
@@ -290,6 +411,19 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
             f"benchmarks.overhead: port {port}: address already in use; "
             "end what uses it, or leave --first-port out"
         )
+
+
+def test_a_port_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
+    said = complaint(tmp_path, "--first-port", "70000")
+    assert said == (
+        "benchmarks.overhead: port 70000: there are 1 to 65535; give another --first-port, or leave it out"
+    )
+
+
+def test_a_result_that_cannot_be_written_is_one_line_before_anything_starts(tmp_path: Path) -> None:
+    said = complaint(tmp_path, "--output", str(tmp_path))
+    assert said == f"benchmarks.overhead: the result cannot be written to {tmp_path}: Is a directory"
+    assert progress(tmp_path).strip() == said
 
 
 def test_a_missing_router_is_one_line(tmp_path: Path) -> None:

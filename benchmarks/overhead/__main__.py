@@ -14,7 +14,7 @@ from benchmarks.overhead import memory, misses, proxy, uncached
 from benchmarks.overhead.bars import bars
 from benchmarks.overhead.options import Options, parse
 from benchmarks.overhead.plan import FULL, QUICK
-from benchmarks.overhead.report import result, tables, write
+from benchmarks.overhead.report import result, see_writable, tables, write
 from benchmarks.overhead.targets import Bench, bench
 from benchmarks.processes import BenchmarkError, ended_by_signals
 
@@ -31,16 +31,18 @@ def main() -> int:
     options = parse(sys.argv[1:])
     try:
         with ended_by_signals():
+            if options.output:
+                see_writable(options.output)
             document = measure(options)
+        print("\n".join(tables(document)))
+        if options.output:
+            write(document, options.output)
     except BenchmarkError as error:
         print(f"benchmarks.overhead: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("benchmarks.overhead: interrupted; everything that it started has ended", file=sys.stderr)
         return 130
-    if options.output:
-        write(document, options.output)
-    print("\n".join(tables(document)))
     return 0
 
 

@@ -33,7 +33,7 @@ def bars(sections: Mapping[str, Any]) -> list[Bar]:
     """All of them, in the order of the issue."""
     proxy, uncached = sections.get("proxy", {}), sections.get("uncached", {}).get("p50_ms", {})
     misses, memory = sections.get("misses", {}), sections.get("memory", {})
-    moved = misses["ratio"]["median"] - 1 if misses else None
+    moved = misses["p50_ms_of_hits"]["ratio"]["median"] - 1 if misses else None
     return [
         Bar(f"CPU per request, {MANY} connections, of {RUST}'s", _ratio(proxy, WHOLE, CPU, RUST), 2.3, "times"),
         Bar(f"the same, of {LITELLM}'s", _ratio(proxy, WHOLE, CPU, LITELLM), 1 / 40, "times"),

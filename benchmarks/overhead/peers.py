@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.machine import version_in
+from benchmarks.machine import checked_out, version_in
 from benchmarks.overhead.router import KEY
 from benchmarks.processes import Command
 from benchmarks.stub import MODELS
@@ -150,15 +150,15 @@ PEERS: dict[str, Callable[[Place], Peer]] = {
 
 
 def _version(folder: Path, package: str, module: str = "") -> str:
-    """`module`: what must be importable, where the package may be a mere checkout on the path."""
+    """`module`: what must be importable, where the package may be a mere checkout on the path: then its commit."""
     python = folder / "python"
     if not python.exists():
         raise NotInstalled(f"no {folder.parent.name}/bin/python among the peers")
     version = version_in(python, package)
     if module and version is None:
-        script = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)"
-        found = subprocess.run([python, "-c", script], capture_output=True, check=False).returncode == 0
-        version = "a checkout" if found else None
+        script = f"import importlib.util; print(importlib.util.find_spec('{module}').origin)"
+        said = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False).stdout.strip()
+        version = f"commit {checked_out(Path(said).parent)}" if said else None
     if version is None:
         raise NotInstalled(f"{folder.parent.name}/bin/python has no {package}")
     return version

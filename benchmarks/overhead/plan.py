@@ -21,20 +21,26 @@ class Plan:
     miss_window_s: float
     miss_every: int
     uncached_texts: int
+    memory_cached: int  # texts; in full, as many as the caches hold as they come
     memory_requests: int
     memory_steps: int
+
+    @property
+    def many(self) -> int:
+        """Connections where there is only one load."""
+        return min(MANY, max(self.connections))
 
 
 FULL = Plan(
     with_peers=True, rounds=5, connections=(1, 16, 64), warm_s=0.1, window_s=0.8, stream_window_s=0.6,
     stream_lengths=(10, 110), pause_ms=5, cell_budget_s=10, miss_window_s=1.5, miss_every=100,
-    uncached_texts=120, memory_requests=100_000, memory_steps=40,
+    uncached_texts=120, memory_cached=10_000, memory_requests=100_000, memory_steps=40,
 )  # fmt: skip
 
 QUICK = Plan(
     with_peers=False, rounds=2, connections=(1, 4), warm_s=0.02, window_s=0.1, stream_window_s=0.1,
     stream_lengths=(2, 12), pause_ms=2, cell_budget_s=10, miss_window_s=0.3, miss_every=20,
-    uncached_texts=5, memory_requests=400, memory_steps=4,
+    uncached_texts=5, memory_cached=50, memory_requests=400, memory_steps=4,
 )  # fmt: skip
 
 MANY = 16

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.load import Measured
 from benchmarks.overhead.peers import PEERS
 from benchmarks.overhead.plan import Plan
-from benchmarks.overhead.targets import DIRECT, EVERYTHING, OURS, Bench, Target, say
+from benchmarks.overhead.targets import DIRECT, EVERYTHING, OURS, TRACED, Bench, Target, say
 from benchmarks.processes import BenchmarkError
 from benchmarks.stats import Spread, ratios, two_points
 
@@ -38,7 +38,10 @@ def section(bench: Bench) -> dict[str, Any]:
     with bench.targets(names) as (targets, skipped):
         for target in targets:
             _warm(bench, target)
-        results = [_scenario(bench, targets, scenario) for scenario in scenarios(bench.plan)]
+        results = [
+            _scenario(bench, [target for target in targets if takes_part(target, scenario, bench.plan)], scenario)
+            for scenario in scenarios(bench.plan)
+        ]
         return {
             "targets": {target.name: target.version for target in targets},
             "skipped": {one.name: one.why for one in skipped},
@@ -55,6 +58,11 @@ def _warm(bench: Bench, target: Target) -> None:
 def scenarios(plan: Plan) -> list[Scenario]:
     """Whole answers first."""
     return [Scenario(kind, count) for kind in (WHOLE, BURST, PACED) for count in plan.connections]
+
+
+def takes_part(target: Target, scenario: Scenario, plan: Plan) -> bool:
+    """Traces are optional, and one figure tells what they cost."""
+    return target.name != TRACED or scenario == Scenario(WHOLE, plan.many)
 
 
 def _scenario(bench: Bench, targets: Sequence[Target], scenario: Scenario) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.overhead.bars import Bar
 from benchmarks.overhead.plan import Plan
 from benchmarks.overhead.proxy import WHOLE
 from benchmarks.overhead.targets import EVERYTHING
+from benchmarks.processes import BenchmarkError
 
 DIGITS = 4
 
@@ -54,10 +56,28 @@ def result(
     return rounded
 
 
+def see_writable(file: Path) -> None:
+    """Before minutes are spent on what goes there. Raises BenchmarkError."""
+    there = file.exists()
+    with _named(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("ab").close()
+        if not there:
+            file.unlink()
+
+
 def write(document: Mapping[str, Any], file: Path) -> None:
-    """Readable, and with small diffs."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    """Readable, and with small diffs. Raises BenchmarkError."""
+    with _named(file):
+        file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BenchmarkError(f"the result cannot be written to {file}: {error.strerror}") from None
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
@@ -74,8 +94,10 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {tokens:>4}  {_cell(took)}" for tokens, took in sections["uncached"]["p50_ms"].items())
     if "memory" in sections:
         memory = sections["memory"]
-        yield f"\nresident memory, MB: {memory['after_start_mb']} after start, {memory['after_warm_up_mb']} warm, "
-        yield f"  at most {memory['highest_mb']} in {memory['requests']} requests"
+        yield "\nresident memory, MB"
+        yield f"  {memory['after_start_mb']} after the start"
+        yield f"  {memory['after_warm_up_mb']} with {memory['cached_texts']} texts known"
+        yield f"  {memory['highest_mb']} at most, in {memory['requests']} requests"
     yield "\nlimits"
     for bar in document["bars"]:
         value = "-" if bar["value"] is None else f"{bar['value']:g}"
@@ -102,11 +124,12 @@ def _proxy(section: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _misses(misses: Mapping[str, Any]) -> Iterator[str]:
-    yield f"\np50 ms of hits, {misses['connections']} connections, {misses['misses']} misses"
-    yield f"  without misses  {_cell(misses['p50_ms_without_misses'])}"
-    yield f"  with misses     {_cell(misses['p50_ms_of_hits_with_misses'])}"
-    yield f"  ratio           {_cell(misses['ratio'])}"
-    yield f"  the misses      {_cell(misses['p50_ms_of_misses'])}"
+    yield ""
+    rows = [[f"misses, {misses['connections']}", "without misses", "with misses", "ratio"]]
+    for name, key in (("p50 ms of hits", "p50_ms_of_hits"), ("requests/s", "requests_per_s")):
+        rows.append([name, *map(_cell, misses[key].values())])
+    yield from _aligned(rows)
+    yield f"  p50 ms of the {misses['misses']} misses: {_cell(misses['p50_ms_of_misses'])}"
 
 
 def _cell(spread: Mapping[str, float] | None) -> str:

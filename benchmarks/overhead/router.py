@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.machine import python_name
 from benchmarks.processes import BenchmarkError, Command
 from benchmarks.stub import MODELS
 
@@ -16,6 +16,15 @@ KEY = "sk-benchmark"
 ADMIN_KEY = "sk-benchmark-admin"
 PLENTY = 1_000_000_000
 """Limits are counted but never reached."""
+
+ADAPTER = {
+    "tags": {"audience": "everyone"},
+    "sampling": {"top_p": 0.9},
+    "system_prompt": "Say so when you are not sure.",
+}
+"""What each adapter has where everything is on. Every request asks for the tag; the rest is filled in."""
+
+TAG_HEADER = "x-lora-select-tags: audience=everyone"
 
 LABELS = {
     "legal": "law, legal rights, courts and lawsuits, contracts, crime and the police, employment and dismissal, "
@@ -31,28 +40,34 @@ def command(checkout: Path, config: Path) -> Command:
     """`python -m router`. Raises BenchmarkError when the checkout has none."""
     if not (checkout / "router" / "__main__.py").is_file():
         raise BenchmarkError(f"there is no router in {checkout}; name a checkout with --router")
-    return Command((python_name(), "-m", "router", "--config", str(config.resolve())), {}, checkout)
+    return Command((sys.executable, "-m", "router", "--config", str(config.resolve())), {}, checkout)
 
 
-def write_config(folder: Path, port: int, engine_port: int, *, everything: bool) -> Path:
-    """An adapters.yaml in front of the stub."""
-    name = "everything" if everything else "plain"
+def write_config(
+    folder: Path, port: int, engine_port: int, *, everything: bool = False, traced: bool = False
+) -> Path:
+    """An adapters.yaml in front of the stub; traces go to the stub too."""
+    name = "traced" if traced else "everything" if everything else "plain"
     router: dict[str, Any] = {"port": port, "classifier": "embedding"}
     if everything:
-        router |= _everything(folder)
+        router |= _everything(folder / f"{name}.sqlite")
+    if traced:
+        router["otlp"] = f"http://127.0.0.1:{engine_port}"
+    own = ADAPTER if everything else {}
     stack = {
         "base": {"model": "some/base", "name": MODELS[0]},
         "engine": {"url": f"http://127.0.0.1:{engine_port}"},
         "router": router,
-        "adapters": {name: {"path": f"some/{name}", "label": label} for name, label in LABELS.items()},
+        "adapters": {name: {"path": f"some/{name}", "label": label, **own} for name, label in LABELS.items()},
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(stack, sort_keys=False), encoding="utf-8")
     return file
 
 
-def _everything(folder: Path) -> dict[str, Any]:
-    """All that costs something per request, but the answer cache, which would leave nothing to forward."""
+def _everything(log: Path) -> dict[str, Any]:
+    """All that costs something per request, but traces, which are a target of their own, the text of the prompts
+    in the decision log, and the answer cache, which would leave nothing to forward."""
     return {
         "keys": {
             "benchmark": {
@@ -64,7 +79,7 @@ def _everything(folder: Path) -> dict[str, Any]:
         },
         "admin_key": _sha256(ADMIN_KEY),
         "limits_storage": "memory://",
-        "decision_log": str(folder / "decisions.sqlite"),
+        "decision_log": str(log),
         "stream_usage": True,
         "response_cache_mb": 0,
     }

@@ -1,20 +1,22 @@
-"""What the load is sent to: the engine itself, the router in two configurations, and its peers."""
+"""What the load is sent to: the engine itself, the router in three configurations, and its peers."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.load import CHAT, ROUTE, Job, LoadClient, Measured
-from benchmarks.machine import ROOT, commit, python_name
+from benchmarks.machine import ROOT, checked_out
 from benchmarks.overhead import router
 from benchmarks.overhead.peers import PEERS, NotInstalled, Place
 from benchmarks.overhead.plan import Plan
@@ -22,8 +24,11 @@ from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, tree
 from benchmarks.stub import ANSWER, MODELS
 from benchmarks.texts import KNOWN, Fresh
 
-DIRECT, PLAIN, EVERYTHING = "direct", "router", "router, all on"
-OURS = (PLAIN, EVERYTHING)
+DIRECT, PLAIN, EVERYTHING, TRACED = "direct", "router", "router, all on", "router, all on, traced"
+OURS = (PLAIN, EVERYTHING, TRACED)
+
+JUDGED = {"classified", "below-threshold"}
+"""The reasons of decisions that the classifier has made; with any other, its work was left out."""
 
 READY_WITHIN_S = 90
 """LiteLLM takes half a minute where the machine is busy."""
@@ -40,6 +45,7 @@ class Target:
     model: str  # what is asked for
     pids: tuple[int, ...]  # of a proxy, all that work for it
     version: str
+    headers: tuple[str, ...] = ()  # lines that only it is sent
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Bench:
 
     @contextlib.contextmanager
     def targets(self, names: Sequence[str]) -> Iterator[tuple[list[Target], list[Skipped]]]:
-        """Started and ready, in this order. Raises BenchmarkError when the router cannot be started; a peer that
-        is missing or does not come up is skipped."""
+        """Started and ready, in this order. A peer that is missing or does not come up is skipped. Raises
+        BenchmarkError when the router cannot be started, or in the end has decided without its classifier."""
         found: list[Target] = []
         skipped: list[Skipped] = []
         with Fleet(self.folder) as fleet:
@@ -82,11 +88,14 @@ class Bench:
                     skipped.append(Skipped(name, f"installed, but {error}"))
                 say(f"{name}: {skipped[-1].why if skipped and skipped[-1].name == name else 'ready'}")
             yield found, skipped
+            for target in found:
+                if target.name in OURS:
+                    see_decisions(target)
 
     def job(self, target: Target, **settings: Any) -> Job:
         """For a target, its CPU time and the stub's watched."""
         watch = {"target": target.pids, "stub": self.stub_pids}
-        return Job(target.port, target.model, key=router.KEY, watch=watch, **settings)
+        return Job(target.port, target.model, key=router.KEY, headers=target.headers, watch=watch, **settings)
 
     def must(self, target: Target, **settings: Any) -> Measured:
         """Run a job. Raises BenchmarkError when an answer is wrong."""
@@ -99,10 +108,14 @@ class Bench:
         if name == DIRECT:
             return Target(name, self.stub_port, MODELS[0], (), "the stub itself")
         port = self.ports.take()
+        headers: tuple[str, ...] = ()
         if name in OURS:
-            everything = name == EVERYTHING
-            config = router.write_config(self.folder, port, self.stub_port, everything=everything)
-            command, version, model = router.command(self.checkout, config), commit(self.checkout)[:12], "auto"
+            everything = name != PLAIN
+            config = router.write_config(
+                self.folder, port, self.stub_port, everything=everything, traced=name == TRACED
+            )
+            command, version, model = router.command(self.checkout, config), checked_out(self.checkout), "auto"
+            headers = (router.TAG_HEADER,) if everything else ()
         else:
             place = Place(port, self.ports.take(), self.stub_port, self.folder, self.environments)
             peer = PEERS[name](place)
@@ -111,7 +124,7 @@ class Bench:
         wait_for_answer(fleet, name, process, port, model)
         if name in OURS:
             _learn(name, port)
-        return Target(name, port, model, tuple(tree(process.pid)), version)
+        return Target(name, port, model, tuple(tree(process.pid)), version, headers)
 
 
 @contextlib.contextmanager
@@ -121,7 +134,7 @@ def bench(plan: Plan, folder: Path, checkout: Path, environments: Path, first_po
     with Fleet(folder) as fleet:
         port = ports.take()
         stub = fleet.start(
-            "stub", Command((python_name(), "-m", "benchmarks.stub", "--port", str(port)), {}, ROOT)
+            "stub", Command((sys.executable, "-m", "benchmarks.stub", "--port", str(port)), {}, ROOT)
         )
         wait_for_answer(fleet, "stub", stub, port, MODELS[0], STUB_READY_WITHIN_S)
         client = LoadClient(fleet)
@@ -156,12 +169,15 @@ def wait_for_answer(
     )
 
 
-def ask(port: int, path: str, body: object, key: str = router.KEY) -> tuple[int, str]:
-    """One request, outside any measurement."""
+def ask(port: int, path: str, body: object = None, key: str = router.KEY) -> tuple[int, str]:
+    """One request, outside any measurement; a GET without a body."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request("POST", path, json.dumps(body), headers)
+        if body is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode("utf-8", "replace")
     finally:
@@ -175,8 +191,24 @@ def _learn(name: str, port: int) -> None:
         status, answer = ask(port, ROUTE, {"text": text})
         if status != 200 or json.loads(answer).get("cached") is not True:
             raise BenchmarkError(f"{name}: a text that it has seen is not cached: {status}: {answer[:200]}")
-    if name == EVERYTHING and ask(port, ROUTE, {"text": KNOWN[0]}, "a stranger's")[0] != 401:
+    if name != PLAIN and ask(port, ROUTE, {"text": KNOWN[0]}, "a stranger's")[0] != 401:
         raise BenchmarkError(f"{name}: it answers without a valid key")
+
+
+def decisions(metrics: str) -> Counter[str]:
+    """By reason, from the router's /metrics."""
+    line = re.compile(r'^lora_select_decisions_total\{.*reason="([^"]+)"\} (\S+)$', re.MULTILINE)
+    return sum((Counter({reason: int(float(count))}) for reason, count in line.findall(metrics)), Counter())
+
+
+def see_decisions(target: Target) -> None:
+    """Where a decision fails, the base answers: the client sees no difference."""
+    status, page = ask(target.port, "/metrics", key=router.ADMIN_KEY)
+    made = decisions(page)
+    if status != 200 or not made:
+        raise BenchmarkError(f"{target.name}: /metrics counts no decisions: {status}: {page[:200]}")
+    if others := ", ".join(f"{count} {reason}" for reason, count in made.items() if reason not in JUDGED):
+        raise BenchmarkError(f"{target.name}: not every decision was the classifier's: {others} of {made.total()}")
 
 
 def say(line: str) -> None:
