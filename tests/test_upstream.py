@@ -202,12 +202,13 @@ class Client:
             async with asyncio.timeout(20):
                 await scenario
 
+        gc.collect()  # sockets that other tests left to be collected are not this one's to count
         before = open_sockets()
         with asyncio.Runner(loop_factory=self.loop) as runner:
             runner.run(watched())
         gc.collect()
         assert not complaints
-        assert open_sockets() == before
+        assert open_sockets() <= before
 
     @asynccontextmanager
     async def to(self, engine: Engine) -> AsyncIterator[Requests]:
