@@ -7,7 +7,7 @@ import sys
 
 from adapters import ConfigError
 from evaluation.routing import command as routing
-from evaluation.routing.rows import DataError
+from evaluation.routing.rows import HALF, DataError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,6 +16,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation", description="Reports from labelled data.")
     commands = parser.add_subparsers(dest="command", required=True)
     routing.add_arguments(commands.add_parser("routing", help="the router's decisions against labelled texts"))
+    if HALF.search(" ".join(argv)):
+        parser.error("the arguments are not UTF-8, and a report quotes them")
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments, argv)
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
     return 0
 

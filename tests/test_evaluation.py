@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from adapters import Calibration, ClassifierName, Stack, load
+from adapters import Calibration, ClassifierName, ConfigError, Stack, load
 from evaluation.__main__ import main
 from evaluation.bootstrap import interval
-from evaluation.routing import metrics
-from evaluation.routing.columns import fitted, halves
+from evaluation.routing import metrics, plots
+from evaluation.routing.columns import columns, fitted, halves
 from evaluation.routing.command import with_classifiers
 from evaluation.routing.fit import fit_temperature, fit_threshold, seen
 from evaluation.routing.judge import Judge, Recorded, Stage, record, texts_of
 from evaluation.routing.metrics import Floats, Outcomes
-from evaluation.routing.rows import Row, load_rows
+from evaluation.routing.rows import DataError, Row, load_rows
 from evaluation.routing.store import edited, store
+from router.asgi import Receive, Scope, Send
+from router.choose import Reason
 from router.classify import load_classifiers
 from tests.conftest import write_stack
+from tests.scripted_engine import ScriptedEngine
+from tests.servers import serving
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,6 +95,10 @@ def write_rows(file: Path, rows: Sequence[object]) -> Path:
     return file
 
 
+def clear_rows() -> list[dict[str, str]]:
+    return [{"text": text, "label": label} for label, texts in CLEAR.items() for text in texts]
+
+
 @pytest.fixture
 def stack_file(tmp_path: Path) -> Path:
     return write_stack(tmp_path, "http://127.0.0.1:1")
@@ -124,6 +134,7 @@ def test_forty_rows_of_known_outcome(tmp_path: Path, stack_file: Path, capsys: p
     }  # fmt: skip
     assert column["classes"]["medical"]["precision"] == pytest.approx(0.9)
     assert column["latency_ms"]["texts"] == 40
+    assert column["reasons"] == {"classified": 40}
     assert report["data"][0]["file"] == str(data)
     assert report["versions"]["python"]
     printed = capsys.readouterr().out
@@ -168,16 +179,15 @@ def test_fit_stores_two_scalars_and_shows_before_and_after(
 ) -> None:
     before = stack_file.read_text(encoding="utf-8")
     stack_file.write_text(f"# my stack\n{before}# the end\n", encoding="utf-8")
-    data = write_rows(
-        tmp_path / "data.jsonl",
-        [*MISLABELLED, *({"text": text, "label": label} for label, texts in CLEAR.items() for text in texts)],
-    )
+    digest = hashlib.sha256(stack_file.read_bytes()).hexdigest()
+    data = write_rows(tmp_path / "data.jsonl", [*MISLABELLED, *clear_rows()])
     out = tmp_path / "reports"
     assert main(["routing", str(data), "--config", str(stack_file), "--fit", "--out", str(out)]) == 0
     report = results(out)
     titles = [column["title"] for column in report["columns"]]
     assert titles == ["embedding, before", "embedding, fitted"]
     assert report["rows_fitted_on"] + report["columns"][0]["rows"] == 40
+    assert report["stack"]["sha256"] == digest
     calibration = load(stack_file).router.calibrated("embedding")
     assert calibration.model_dump() == report["columns"][1]["calibration"]["embedding"]
     assert calibration.temperature != 1
@@ -191,7 +201,7 @@ def test_fit_stores_two_scalars_and_shows_before_and_after(
 def test_of_the_router_only_what_decides_is_used() -> None:
     code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "evaluation").rglob("*.py"))
     used = set(re.findall(r"^\s*(?:from|import) ((?:router|serve|ui|training|demo|benchmarks)[\w.]*)", code, re.M))
-    assert used == {"router.choose", "router.classify", "router.conversation"}
+    assert used == {"router.choose", "router.classify", "router.classify.scorer", "router.conversation"}
 
 
 def test_importing_the_command_loads_nothing_heavy() -> None:
@@ -228,6 +238,8 @@ def test_bad_rows_are_named_by_line_and_counted(
         '{"messages": "a", "label": "legal"}': '"messages" must be a list',
         '{"messages": [{"role": "assistant", "content": "a"}], "label": "legal"}': "no words of the role",
         '{"text": "a", "label": "legal", "source": 7}': '"source" must be a word (got 7)',
+        '{"text": "a", "label": "legal", "source": "\\ud800"}': '"source" must be a word (got "\\ud800")',
+        '{"text": "a", "label": "\\ud800"}': 'no adapter of the stack is named "\\ud800"',
     }
     lines = [line.encode() if isinstance(line, str) else line for line in bad]
     data.write_bytes(b"\xef\xbb\xbf" + b"\n".join([good.encode(), b"", *lines, b""]))
@@ -264,7 +276,13 @@ def test_labels_name_the_base_in_three_ways_and_others_may_be_right_too(tmp_path
         (["routing", "missing.jsonl"], "missing.jsonl: cannot be read: No such file"),
         (["routing", "good.jsonl", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["routing", "good.jsonl", "--config", "gone.yaml"], "gone.yaml: no such file"),
-        (["routing", "good.jsonl", "--out", "good.jsonl"], "--out good.jsonl: cannot be made"),
+        (["routing", "good.jsonl", "--out", "good.jsonl"], "--out good.jsonl: cannot be written"),
+        (["routing", "missing.jsonl", "--out", "/proc"], "--out /proc: cannot be written"),
+        (["routing", "missing\udcff.jsonl"], "the arguments are not UTF-8"),
+        (
+            ["routing", "good.jsonl", "--classifier", "scoring"],
+            "router.classifier: scoring does not work: Unreachable: http://127.0.0.1:1/tokenize cannot be asked: ",
+        ),
         (["routing", "good.jsonl", "--fit"], "--fit: "),
         (["routing", "good.jsonl", "--classifier", "magic"], 'no classifier "magic"; there are embedding, nli'),
     ],
@@ -292,6 +310,99 @@ def test_what_cannot_work_exits_with_2_and_one_line(
     assert not list(Path().glob("reports/*"))
 
 
+# --- a classifier that fails, or is late -----------------------------------------------------------------------
+
+
+@dataclass
+class MoodyEngine(ScriptedEngine):
+    """Says nothing to one of the requests, and fails on a word."""
+
+    silent_at: int = -1
+    asked: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += scope["type"] == "http"
+        self.failing = {scope["path"]: (200, b"?")} if self.asked == self.silent_at else {}
+        await super().__call__(scope, receive, send)
+
+    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert "poison" not in body.get("prompt", "")
+        return super().answer(path, body)
+
+
+def test_a_text_that_fails_is_decided_by_the_base_named_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {"my landlord": "legal", "a poison": "medical", "my health": "medical", "the poison of Rome": "base"}
+    data = write_rows(tmp_path / "data.jsonl", [{"text": text, "label": label} for text, label in texts.items()])
+    out = tmp_path / "reports"
+    with serving(MoodyEngine()) as url:
+        stack_file = write_stack(tmp_path, url, {"legal": {"label": "law, landlord"}}, classifier="scoring")
+        assert main(["routing", str(data), "--config", str(stack_file), "--out", str(out)]) == 0
+    (column,) = results(out)["columns"]
+    assert column["reasons"] == {"classified": 2, "classifier-error": 2}
+    assert column["accuracy"]["value"] == 0.75
+    assert sum(each["rows"] for each in column["reliability"]) == 2
+    said = capsys.readouterr()
+    place = f"{tmp_path.name}/data.jsonl:2"
+    assert f"scoring: failed on 2 of 4 texts; {place}: EngineError: {url}/tokenize answered 500" in said.err
+    assert "classifier-error  2 (50.0%)" in said.out
+    assert "poison" not in (next(out.iterdir()) / "mistakes.md").read_text(encoding="utf-8")
+
+
+def test_an_engine_that_is_silent_once_loses_nothing(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(30)]
+    engine = MoodyEngine()
+    with serving(engine) as url:
+        (classifier,) = load_classifiers(load(write_stack(tmp_path, url, classifier="scoring"))).values()
+        classifier.logits(["How are you?"])
+        engine.silent_at = engine.asked + 20
+        recorded = record("scoring", classifier, texts)
+    assert engine.asked > engine.silent_at
+    assert set(recorded.logits) == set(recorded.ms) == set(texts)
+    assert not recorded.failed
+
+
+def test_late_and_failed_texts_are_decided_as_the_router_does(tmp_path: Path) -> None:
+    stack = load(write_stack(tmp_path, "http://127.0.0.1:1", classify_timeout_s=0.04))
+    talk = [{"role": "user", "content": text} for text in ("unsure", "sure")]
+    given: list[dict[str, object]] = [{"text": "sure"}, {"text": "unsure"}, {"messages": talk}]
+    data = write_rows(tmp_path / "a.jsonl", [{**each, "label": "legal"} for each in given])
+    rows = load_rows([data], stack).rows
+    stages = [Stage(QUICK, 1.0, 0.6), Stage(SLOW, 1.0, 0.5)]
+    late = Judge(stack, stages).outcomes(rows)
+    assert late.reason.tolist() == ["classified", "classifier-timeout", "classifier-timeout"]
+    assert late.chosen.tolist() == [1, 0, 0]
+    assert len(late.scored) == 1
+    assert Judge(stack, stages, timeout_s=1).outcomes(rows).reason.tolist()[:2] == ["classified", "classified"]
+    without = replace(SLOW, logits={"sure": SLOW.logits["sure"]}, ms={"sure": 50.0})
+    failed = Judge(stack, [stages[0], Stage(without, 1.0, 0.5)])
+    assert failed.outcomes(rows).reason.tolist() == ["classified", "classifier-error", "classifier-error"]
+    assert failed.latencies() == [1.0]
+
+
+def test_a_report_in_which_every_text_is_late(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stack_file = write_stack(tmp_path, "http://127.0.0.1:1", classify_timeout_s=1e-6)
+    data = write_rows(tmp_path / "data.jsonl", clear_rows())
+    out = tmp_path / "reports"
+    assert main(["routing", str(data), "--config", str(stack_file), "--fit", "--out", str(out)]) == 0
+    for column in results(out)["columns"]:
+        assert column["reasons"] == {"classifier-timeout": column["rows"]}
+        assert [column[name] for name in ("nll", "ece", "ece_equal_mass", "among_adapters")] == [None] * 4
+    assert "classifier-timeout" in capsys.readouterr().out
+    # The fit does not go by how fast this machine is.
+    slow = load(stack_file).router.calibrated("embedding")
+    stack_file = write_stack(tmp_path, "http://127.0.0.1:1")
+    assert main(["routing", str(data), "--config", str(stack_file), "--fit", "--out", str(out)]) == 0
+    assert load(stack_file).router.calibrated("embedding") == slow
+
+
+def test_a_fit_wants_texts_that_were_judged(stack_file: Path, sure_and_unsure: tuple[Row, ...]) -> None:
+    failed = Recorded({}, {}, {"sure": "no", "unsure": "no"})
+    with pytest.raises(DataError, match="--fit: 0 rows to fit on were judged; it needs 10"):
+        fitted(load(stack_file), failed, Calibration(threshold=0.5), sure_and_unsure)
+
+
 # --- figures ----------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +413,8 @@ def outcomes(scores: Floats, label: Sequence[int], threshold: float = 0.0) -> Ou
     rows = np.arange(len(scores))
     accepted = np.zeros_like(scores, dtype=np.bool_)
     accepted[rows, label] = True
-    return Outcomes(np.array(label), accepted, scores, chosen, scores[rows, chosen])
+    reason = np.full(len(scores), Reason.CLASSIFIED)
+    return Outcomes(np.array(label), accepted, scores, chosen, scores[rows, chosen], reason)
 
 
 def test_every_row_is_right_wrong_or_missed() -> None:
@@ -395,22 +507,45 @@ def test_halves_go_by_the_text(tmp_path: Path, stack_file: Path) -> None:
     assert not any(seen(row.text) for row in unseen)
 
 
-def test_in_a_row_of_classifiers_the_next_is_asked_while_one_is_unsure(tmp_path: Path, stack_file: Path) -> None:
+NONE = dict.fromkeys(("base", "legal", "medical", "finance"), 0.0)
+QUICK = Recorded({"sure": NONE | {"legal": 9.0}, "unsure": NONE | {"legal": 0.1}}, {"sure": 1.0, "unsure": 1.0})
+SLOW = Recorded(
+    {"sure": NONE | {"finance": 9.0}, "unsure": NONE | {"medical": 9.0}}, {"sure": 50.0, "unsure": 50.0}
+)
+
+
+@pytest.fixture
+def sure_and_unsure(tmp_path: Path, stack_file: Path) -> tuple[Row, ...]:
     texts = [{"text": "sure", "label": "legal"}, {"text": "unsure", "label": "medical"}]
-    rows = load_rows([write_rows(tmp_path / "a.jsonl", texts)], load(stack_file)).rows
-    none = dict.fromkeys(("base", "legal", "medical", "finance"), 0.0)
-    quick = Recorded(
-        {"sure": none | {"legal": 9.0}, "unsure": none | {"legal": 0.1}}, {"sure": 1.0, "unsure": 1.0}
-    )
-    slow = Recorded(
-        {"sure": none | {"finance": 9.0}, "unsure": none | {"medical": 9.0}}, {"sure": 50.0, "unsure": 50.0}
-    )
-    stack = load(stack_file)
-    both = Judge(stack, [Stage(quick, 1.0, 0.6), Stage(slow, 1.0, 0.5)])
+    return load_rows([write_rows(tmp_path / "a.jsonl", texts)], load(stack_file)).rows
+
+
+def test_in_a_row_of_classifiers_the_next_is_asked_while_one_is_unsure(
+    stack_file: Path, sure_and_unsure: tuple[Row, ...]
+) -> None:
+    rows, stack = sure_and_unsure, load(stack_file)
+    both = Judge(stack, [Stage(QUICK, 1.0, 0.6), Stage(SLOW, 1.0, 0.5)])
     assert both.outcomes(rows).correct.all()
     assert sorted(both.latencies()) == [1.0, 51.0]
-    assert not Judge(stack, [Stage(quick, 1.0, 0.6)]).outcomes(rows).correct.all()
+    assert not Judge(stack, [Stage(QUICK, 1.0, 0.6)]).outcomes(rows).correct.all()
     assert both.outcomes(rows, threshold=1.0).chosen.tolist() == [0, 0]
+
+
+def test_in_a_row_of_classifiers_each_decides_by_its_own_threshold(
+    stack_file: Path, sure_and_unsure: tuple[Row, ...]
+) -> None:
+    """The first is sure of its row, the second never: that is what the plot shows as present."""
+    calibrations: dict[ClassifierName, Calibration] = {
+        "embedding": Calibration(threshold=0.6),
+        "nli": Calibration(threshold=1.0),
+    }
+    *_, both = columns(load(stack_file), {"embedding": QUICK, "nli": SLOW}, calibrations, sure_and_unsure)
+    figure = Figure()
+    plots._coverage(figure, [both.figures()])
+    left, right = figure.axes
+    dots = [np.array(line.get_data()).ravel().tolist() for line in right.lines if line.get_marker() == "o"]
+    assert dots == [[0.5, 1.0]]
+    assert [line.get_xdata() for line in left.lines[3:]] == [[0.6, 0.6], [1.0, 1.0]]
 
 
 def test_another_classifier_keeps_the_weights_of_the_stacks_own(stack_file: Path) -> None:
@@ -428,6 +563,7 @@ def test_another_classifier_keeps_the_weights_of_the_stacks_own(stack_file: Path
 FITTED = Calibration(temperature=0.83, threshold=0.52)
 FLOW = "{temperature: 0.83, threshold: 0.52}"
 NESTED = "router:\n  calibration:\n    embedding:\n"
+HEAD = "# a stack\nbase: {model: a/b,   name: base}\nadapters:\n  legal: {path: 'a/b', label: law} # l\n"
 ADDED = f"  calibration:\n    embedding: {FLOW}\n"
 
 
@@ -453,22 +589,29 @@ ADDED = f"  calibration:\n    embedding: {FLOW}\n"
             f"{NESTED}      # why\n      threshold: 0.9 # t\n      temperature: 2\n",
             f"{NESTED}      # why\n      threshold: 0.52 # t\n      temperature: 0.83\n",
         ),
+        (
+            f"{NESTED}      threshold: # t\n      temperature: 2\n",
+            f"{NESTED}      threshold: 0.52 # t\n      temperature: 0.83\n",
+        ),
+        (
+            "router:\n  calibration: {embedding: {'threshold':}}\n",
+            "router:\n  calibration: {embedding: {temperature: 0.83, 'threshold': 0.52}}\n",
+        ),
         ("router:\r\n  port: 9000\r\n", "router:\r\n  port: 9000\r\n" + ADDED.replace("\n", "\r\n")),
     ],
 )
 def test_only_the_two_scalars_change(tmp_path: Path, before: str, after: str) -> None:
-    head = "# a stack\nbase: {model: a/b,   name: base}\nadapters:\n  legal: {path: 'a/b', label: law} # l\n"
     file = tmp_path / "adapters.yaml"
-    file.write_bytes((head + before).encode())
+    file.write_bytes((HEAD + before).encode())
     file.chmod(0o640)
     store(file, {"embedding": FITTED})
-    assert file.read_bytes().decode() == head + after
+    assert file.read_bytes().decode() == HEAD + after
     assert load(file).router.calibrated("embedding") == FITTED
     assert file.stat().st_mode & 0o777 == 0o640
     again = Calibration(temperature=1.5, threshold=0.0)
     store(file, {"embedding": again})
     assert load(file).router.calibrated("embedding") == again
-    assert file.read_text(encoding="utf-8").count("\n") == (head + after).count("\n")
+    assert file.read_text(encoding="utf-8").count("\n") == (HEAD + after).count("\n")
 
 
 @pytest.mark.parametrize("name", ["adapters.yaml", "demo/adapters.yaml"])
@@ -482,8 +625,7 @@ def test_the_stacks_of_this_project_change_by_two_lines_at_most(name: str) -> No
 def test_a_stack_that_cannot_be_written_is_left_as_it_was(
     tmp_path: Path, stack_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"text": text, "label": label} for label, texts in CLEAR.items() for text in texts]
-    data = write_rows(tmp_path / "data.jsonl", rows)
+    data = write_rows(tmp_path / "data.jsonl", clear_rows())
     before = stack_file.read_bytes()
 
     def full(_self: Path, _target: Path) -> Path:
@@ -494,7 +636,32 @@ def test_a_stack_that_cannot_be_written_is_left_as_it_was(
     assert "cannot be written: No space left on device; it is as it was" in capsys.readouterr().err
     assert stack_file.read_bytes() == before
     assert {file.name for file in tmp_path.iterdir()} == {"adapters.yaml", "data.jsonl", "out"}
-    assert not list((tmp_path / "out").iterdir())
+    assert [column["title"] for column in results(tmp_path / "out")["columns"]] == [
+        "embedding, before", "embedding, fitted",
+    ]  # fmt: skip
+
+
+def test_without_its_report_a_fit_is_not_stored(
+    tmp_path: Path, stack_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_rows(tmp_path / "data.jsonl", clear_rows())
+    before = stack_file.read_bytes()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError):
+        main(["routing", str(data), "--config", str(stack_file), "--fit", "--out", str(tmp_path / "out")])
+    assert stack_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("embedding", ["&one {temperature: 2}\n    nli: *one", "{threshold}"])
+def test_what_cannot_be_edited_safely_is_said_whichever_classifier_comes_first(
+    tmp_path: Path, embedding: str
+) -> None:
+    file = tmp_path / "adapters.yaml"
+    text = f"{HEAD}router:\n  calibration:\n    embedding: {embedding}\n"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"put there by hand: router\.calibration: \{embedding: .*, nli: "):
+        store(file, {"embedding": FITTED, "nli": FITTED})
+    assert file.read_text(encoding="utf-8") == text
 
 
 # --- the bars, on public data that only developers have ---------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,14 +64,20 @@ def halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def fitted(stack: Stack, recorded: Recorded, before: Calibration, rows: Sequence[Row]) -> Calibration:
-    """The temperature first, the threshold on the probabilities that it makes."""
-    threshold = before.threshold or 0.0
+    """The temperature first, the threshold on the probabilities that it makes.
+
+    Late texts count: what logits mean does not depend on the machine. Raises DataError where too few have any.
+    """
+
+    def judge(temperature: float) -> Judge:
+        return Judge(stack, [Stage(recorded, temperature, before.threshold or 0.0)], timeout_s=math.inf)
 
     def nll(temperature: float) -> float:
-        judge = Judge(stack, [Stage(recorded, temperature, threshold)])
-        return float(metrics.nll(judge.outcomes(rows)).mean())
+        return float(metrics.nll(judge(temperature).outcomes(rows).scored).mean())
 
+    if (scored := len(judge(1.0).outcomes(rows).scored)) < FEWEST:
+        raise DataError(f"--fit: {scored} rows to fit on were judged; it needs {FEWEST}")
     temperature = fit_temperature(nll)
-    judge = Judge(stack, [Stage(recorded, temperature, threshold)])
-    best = fit_threshold(lambda tried: float(np.mean(judge.outcomes(rows, tried).points)))
+    fixed = judge(temperature)
+    best = fit_threshold(lambda tried: float(np.mean(fixed.outcomes(rows, tried).points)))
     return Calibration(temperature=temperature, threshold=best)

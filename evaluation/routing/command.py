@@ -7,6 +7,7 @@ import hashlib
 import sys
 import typing
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from evaluation.routing import text
 from evaluation.routing.columns import Records, columns, fitted, halves
 from evaluation.routing.judge import record, texts_of
 from evaluation.routing.report import check_folder, write
-from evaluation.routing.rows import Data, load_rows
+from evaluation.routing.rows import Data, Row, load_rows
 from evaluation.routing.store import by_hand, check_writable, store
 from router.classify import load_classifiers
 
@@ -44,22 +45,25 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     data = load_rows(arguments.data, stack)
     _name_problems(data)
     fitting, shown = halves(data.rows) if arguments.fit else ([], data.rows)
+    classifiers = load_classifiers(stack)
+    about = _about(stack, data, len(fitting), argv)  # before the long work, during which files may change
     texts = texts_of(data.rows, stack.router.system_weight)
-    records: Records = {name: record(name, each, texts) for name, each in load_classifiers(stack).items()}
+    records: Records = {name: record(name, each, texts) for name, each in classifiers.items()}
+    _name_failures(records, data.rows)
     before = {name: stack.router.calibrated(name) for name in records}
     ways = columns(stack, records, before, shown, ", before" if arguments.fit else "")
     stored: dict[ClassifierName, Calibration] = {}
     if arguments.fit:
         stored = {name: fitted(stack, records[name], before[name], fitting) for name in records}
-        store(stack.file, stored)
         ways += columns(stack, records, stored, shown, ", fitted")
     figures = [way.figures() for way in ways]
     mistakes = {way.title: way.mistakes() for way in ways}
-    folder = write(arguments.out, figures, mistakes, _about(stack, data, len(fitting), argv))
+    folder = write(arguments.out, figures, mistakes, about)
     print(text.report(figures, mistakes[ways[-1].title]))
-    if stored:
-        print(f"\nfitted on {len(fitting):,} other rows, stored in {stack.file}: {by_hand(stored)}")
     print(f"\n{folder}: results.json, mistakes.md, reliability.png, coverage.png, sources.png")
+    if stored:
+        store(stack.file, stored)
+        print(f"\nfitted on {len(fitting):,} other rows, stored in {stack.file}: {by_hand(stored)}")
 
 
 def with_classifiers(stack: Stack, names: tuple[ClassifierName, ...] | None) -> Stack:
@@ -88,6 +92,15 @@ def _name_problems(data: Data) -> None:
     if data.problems:
         total = len(data.rows) + len(data.problems)
         print(f"{len(data.problems)} of {total:,} rows left out", file=sys.stderr)
+
+
+def _name_failures(records: Records, rows: Sequence[Row]) -> None:
+    """They are decided as the router does; the report counts the rows that this meets."""
+    for name, recorded in records.items():
+        for failed, error in islice(recorded.failed.items(), 1):
+            place = next(row.place for row in rows if failed in (*row.words.turns, row.words.system))
+            number, total = len(recorded.failed), len(recorded.failed) + len(recorded.logits)
+            print(f"{name}: failed on {number:,} of {total:,} texts; {place}: {error}", file=sys.stderr)
 
 
 def _about(stack: Stack, data: Data, fitted_on: int, argv: Sequence[str]) -> dict[str, Any]:

@@ -32,13 +32,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Point:
-    """What another threshold would do.
+    """What a threshold does; None: that of each classifier in its place.
 
     `coverage`: of the rows that need an adapter, the share that one answers; `precision`: of all rows that an
     adapter answers, the share that it should (None where none answers).
     """
 
-    threshold: float
+    threshold: float | None
     coverage: float
     precision: float | None
     accuracy: float
@@ -58,7 +58,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Figures:
-    """`among_adapters` is None where no row needs an adapter. `points` is the utility that `--fit` maximises."""
+    """`among_adapters` is None where no row needs an adapter. `points` is the utility that `--fit` maximises.
+
+    What is about probabilities is of the rows that have some, and None where none has: `among_adapters`, `nll`,
+    `ece`, `ece_equal_mass`, `reliability`.
+    """
 
     title: str
     calibration: Mapping[ClassifierName, Calibration]
@@ -68,17 +72,19 @@ class Figures:
     wrong_adapter: Interval
     missed: Interval
     points: Interval
-    nll: Interval
-    ece: Interval
-    ece_equal_mass: Interval
+    nll: Interval | None
+    ece: Interval | None
+    ece_equal_mass: Interval | None
+    reasons: Mapping[str, int]
     classes: Mapping[str, Group]
     sources: Mapping[str, Group]
     files: Mapping[str, Group]
     models: Sequence[str]
     confusion: Sequence[Sequence[int]]
     reliability: Sequence[Bin]
+    present: Point
     curve: Sequence[Point]
-    latency_ms: Latency
+    latency_ms: Latency | None
 
 
 def figures(
@@ -86,8 +92,9 @@ def figures(
 ) -> Figures:
     """Decide all rows, once for the figures and once for every point of the curve."""
     outcomes = judge.outcomes(rows)
-    correct = outcomes.correct
-    among = metrics.among_adapters(outcomes)
+    correct, scored = outcomes.correct, outcomes.scored
+    among = metrics.among_adapters(scored)
+    latencies = judge.latencies()
     small = {source for source, number in Counter(row.source for row in rows).items() if number < SMALL_SOURCE}
     others = f"{len(small)} sources of fewer than {SMALL_SOURCE} rows"
     return Figures(
@@ -99,17 +106,19 @@ def figures(
         wrong_adapter=_mean(outcomes.wrong),
         missed=_mean(outcomes.missed),
         points=_mean(outcomes.points),
-        nll=_mean(metrics.nll(outcomes)),
-        ece=_resampled(outcomes, metrics.ece),
-        ece_equal_mass=_resampled(outcomes, metrics.ece_equal_mass),
+        nll=_mean(metrics.nll(scored)) if len(scored) else None,
+        ece=_resampled(scored, metrics.ece) if len(scored) else None,
+        ece_equal_mass=_resampled(scored, metrics.ece_equal_mass) if len(scored) else None,
+        reasons=dict(Counter(outcomes.reason.tolist()).most_common()),
         classes=_classes(outcomes, judge.models),
         sources=_groups([others if row.source in small else row.source for row in rows], correct),
         files=_groups([row.file for row in rows], correct),
         models=judge.models,
         confusion=metrics.confusion(outcomes).tolist(),
-        reliability=metrics.equal_width(outcomes.confidence, correct),
-        curve=[_point(judge.outcomes(rows, float(threshold)), float(threshold)) for threshold in CURVE],
-        latency_ms=_latency(judge.latencies()),
+        reliability=metrics.equal_width(scored.confidence, scored.correct),
+        present=_point(outcomes, None),
+        curve=[_point(judge.outcomes(rows, threshold), threshold) for threshold in CURVE.tolist()],
+        latency_ms=_latency(latencies) if latencies else None,
     )
 
 
@@ -138,7 +147,7 @@ def _classes(outcomes: Outcomes, models: Sequence[str]) -> dict[str, Group]:
     return found
 
 
-def _point(outcomes: Outcomes, threshold: float) -> Point:
+def _point(outcomes: Outcomes, threshold: float | None) -> Point:
     by_adapter = outcomes.chosen != 0
     needing = ~outcomes.accepted[:, 0]
     return Point(

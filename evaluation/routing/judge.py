@@ -1,43 +1,76 @@
-"""What the router would decide for each row, by the router's own functions, from logits that are computed once."""
+"""What the router would decide for each row, by the router's own functions, from logits that are computed once.
+
+A text on which a classifier fails, or is late, is decided as the router decides it: the base answers.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from adapters import Calibration, Stack
+from adapters import Calibration, ConfigError, Stack
 from evaluation.routing.metrics import Outcomes
 from evaluation.routing.rows import Row
-from router.choose import Decision, probabilities
+from evaluation.table import clipped
+from router.choose import Decision, Reason
 from router.classify import Classifier, Logits
+from router.classify.scorer import Judged, first_sure
 from router.conversation import Rules, conclude
+
+WARM_UP = "How are you?"
+
+AGAIN_AFTER_S = 1.0
+"""As long as `scoring` leaves a silent engine alone: until then all texts fail, and in no time."""
+
+ERROR_LENGTH = 300
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A classifier's logits of every text, and the milliseconds that each took."""
+    """A classifier's logits of every text, and the milliseconds that each took; of the others, what failed."""
 
     logits: Mapping[str, Logits]
     ms: Mapping[str, float]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def record(name: str, classifier: Classifier, texts: Sequence[str]) -> Recorded:
     """Judge every text once, and alone, as the router does while no other waits: that is also what is timed.
 
     On a CPU a batch gains nothing, and in one of 32 an int8 graph, which scales its activations over the whole
-    batch, decided 1 % of the texts differently.
+    batch, decided 1 % of the texts differently. Texts that failed are judged once more when the others are done.
+    Raises ConfigError for a classifier that does not work at all.
     """
-    classifier.logits(texts[:1])  # the first call is slower than all that follow
-    logits, ms = dict[str, Logits](), dict[str, float]()
-    for text in tqdm(texts, desc=name, unit="text", disable=None):
-        began = time.perf_counter()
-        (logits[text],) = classifier.logits([text])
-        ms[text] = (time.perf_counter() - began) * 1000
-    return Recorded(logits, ms)
+    try:
+        classifier.logits([WARM_UP])  # the first call is also slower than all that follow
+    except Exception as error:
+        raise ConfigError(f"router.classifier: {name} does not work: {_line(error)}") from None
+    logits, ms, failed = dict[str, Logits](), dict[str, float](), dict[str, str]()
+
+    def judge(some: Sequence[str]) -> None:
+        for text in tqdm(some, desc=name, unit="text", disable=None):
+            began = time.perf_counter()
+            try:
+                (logits[text],) = classifier.logits([text])
+            except Exception as error:
+                failed[text] = _line(error)
+            else:
+                ms[text] = (time.perf_counter() - began) * 1000
+                failed.pop(text, None)
+
+    judge(texts)
+    if failed:
+        time.sleep(AGAIN_AFTER_S)
+        judge(list(failed))
+    return Recorded(logits, ms, failed)
+
+
+def _line(error: Exception) -> str:
+    return clipped(f"{type(error).__name__}: {error}", ERROR_LENGTH)
 
 
 def texts_of(rows: Iterable[Row], system_weight: float) -> list[str]:
@@ -61,23 +94,19 @@ class Stage:
         """With a calibration whose defaults are filled in."""
         return cls(recorded, calibration.temperature, calibration.threshold or 0.0)
 
-    def scores(self, text: str, models: Sequence[str]) -> dict[str, float]:
-        """Calibrated probabilities of a text that was recorded."""
-        return probabilities(self.recorded.logits[text], models, self.temperature)
-
-    def unsure(self, scores: Mapping[str, float]) -> bool:
-        """As the router's own stage: no model reaches the threshold, the base included."""
-        return max(scores.values()) < self.threshold
-
 
 class Judge:
-    """One classifier, or several in a row, the next asked while the last is unsure (`router.classify.scorer`)."""
+    """One classifier, or several in a row, the next asked while the last is unsure (`router.classify.scorer`).
 
-    def __init__(self, stack: Stack, stages: Sequence[Stage]) -> None:
+    A text that takes them longer than `timeout_s`, the stack's own if it is None, is late.
+    """
+
+    def __init__(self, stack: Stack, stages: Sequence[Stage], timeout_s: float | None = None) -> None:
         self.models = (stack.base.name, *stack.adapters)
         self._system_weight = stack.router.system_weight
         self._stages = stages
-        self._known: dict[str, tuple[int, dict[str, float]]] = {}
+        self._timeout_ms = 1000 * (stack.router.classify_timeout_s if timeout_s is None else timeout_s)
+        self._known: dict[str, Judged | None] = {}
 
     def outcomes(self, rows: Sequence[Row], threshold: float | None = None) -> Outcomes:
         """Decide every row; `threshold` replaces the classifiers' own when it comes to choosing."""
@@ -86,32 +115,43 @@ class Judge:
         return Outcomes(
             label=np.array([column[row.label] for row in rows], np.int64),
             accepted=np.array([[model in row.accepted for model in self.models] for row in rows], np.bool_),
-            scores=np.array([[scores[model] for model in self.models] for _, scores in decided], np.float64),
+            scores=np.array([[scores.get(model) for model in self.models] for _, scores in decided], np.float64),
             chosen=np.array([column[decision.model] for decision, _ in decided], np.int64),
             confidence=np.array([decision.score for decision, _ in decided], np.float64),
+            reason=np.array([decision.reason for decision, _ in decided], np.str_),
         )
 
     def latencies(self) -> list[float]:
-        """Milliseconds per text, over all classifiers that it has to ask."""
-        texts = self._stages[0].recorded.ms
-        return [sum(s.recorded.ms[text] for s in self._stages[: self._scores(text)[0] + 1]) for text in texts]
+        """Milliseconds per text, over all classifiers that it has to ask; without those that one failed on."""
+        return [judged.ms for text in self._stages[0].recorded.ms if (judged := self._judge(text))]
 
     def _decide(self, row: Row, threshold: float | None) -> tuple[Decision, Mapping[str, float]]:
-        """As `router.decide` does when all adapters are served."""
+        """As `router.decide` does when all adapters are served and no text is known."""
         words = row.words
-        judged = [self._scores(turn) for turn in words.turns]
-        system = self._scores(words.system)[1] if words.system and self._system_weight else None
-        if threshold is None:
-            threshold = self._stages[judged[-1][0]].threshold
-        rules = Rules(self.models[0], threshold, self._system_weight)
-        return conclude(words, [scores for _, scores in judged], system, rules)
+        with_system = bool(words.system and self._system_weight)
+        texts = [*words.turns, words.system] if with_system else words.turns
+        judged = [one for text in texts if (one := self._judge(text))]
+        if len(judged) < len(texts):
+            return Decision(self.models[0], None, Reason.CLASSIFIER_ERROR), {}
+        if max(one.ms for one in judged) > self._timeout_ms:
+            return Decision(self.models[0], None, Reason.CLASSIFIER_TIMEOUT), {}
+        turns, system = (judged[:-1], judged[-1].scores) if with_system else (judged, None)
+        rules = Rules(self.models[0], turns[-1].threshold if threshold is None else threshold, self._system_weight)
+        return conclude(words, [turn.scores for turn in turns], system, rules)
 
-    def _scores(self, text: str) -> tuple[int, dict[str, float]]:
-        """Which classifier has the word, and its probabilities."""
+    def _judge(self, text: str) -> Judged | None:
+        """As the router's scorer, from what is recorded; None where a classifier that had to be asked failed."""
         if text not in self._known:
-            index, scores = 0, self._stages[0].scores(text, self.models)
-            while self._stages[index].unsure(scores) and index + 1 < len(self._stages):
-                index += 1
-                scores = self._stages[index].scores(text, self.models)
-            self._known[text] = index, scores
+            found = first_sure(self._stages, self._recorded(text), self.models)
+            self._known[text] = found and self._judged(text, *found)
         return self._known[text]
+
+    def _recorded(self, text: str) -> Iterator[Logits]:
+        for stage in self._stages:
+            if (logits := stage.recorded.logits.get(text)) is None:
+                return
+            yield logits
+
+    def _judged(self, text: str, index: int, scores: Mapping[str, float]) -> Judged:
+        ms = sum(stage.recorded.ms[text] for stage in self._stages[: index + 1])
+        return Judged(scores, self._stages[index].threshold, ms, cached=False)

@@ -17,6 +17,7 @@ SMALLEST = 1e-12
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Strings = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Outcomes:
 
     `label` [n]: the column that is right. `accepted` [n, k]: that one, and others that are right as well.
     `scores` [n, k]: probabilities. `chosen` [n]: the column that answers. `confidence` [n]: its score, which is
-    what the router tells its clients; the calibration figures are about this number.
+    what the router tells its clients; the calibration figures are about this number. Where nothing was scored, in
+    time or at all, the base answers, and scores and confidence are NaN. `reason` [n]: the router's word for it.
     """
 
     label: Ints
@@ -33,6 +35,7 @@ class Outcomes:
     scores: Floats
     chosen: Ints
     confidence: Floats
+    reason: Strings
 
     def __len__(self) -> int:
         return len(self.label)
@@ -40,6 +43,11 @@ class Outcomes:
     def take(self, rows: npt.NDArray[np.int64] | Bools) -> Outcomes:
         """The same, of some of the rows."""
         return Outcomes(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @property
+    def scored(self) -> Outcomes:
+        """Those that have probabilities."""
+        return self.take(~np.isnan(self.confidence))
 
     @property
     def correct(self) -> Bools:

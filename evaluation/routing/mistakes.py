@@ -25,14 +25,17 @@ class Mistake:
 
 
 def worst(judge: Judge, rows: Sequence[Row], number: int = WORST) -> list[Mistake]:
-    """Worst first: the surer the worse, and a wrong adapter counts twice what a missed one does."""
+    """Worst first: the surer the worse, and a wrong adapter counts twice what a missed one does.
+
+    Where nothing was scored, the mistake is none of the classifier's judgement.
+    """
     outcomes = judge.outcomes(rows)
     cost = (2.0 * outcomes.wrong + outcomes.missed) * outcomes.confidence
-    order = np.argsort(-cost, kind="stable")[:number]
+    order = np.argsort(-cost, kind="stable")[:number]  # NaN comes last
     return [
         Mistake(rows[index], judge.models[outcomes.chosen[index]], float(outcomes.confidence[index]))
         for index in order
-        if not outcomes.correct[index]
+        if not outcomes.correct[index] and not np.isnan(cost[index])
     ]
 
 

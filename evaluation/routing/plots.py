@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.routing.figures import Figures, Group
+from evaluation.routing.figures import CURVE, Figures, Group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +76,8 @@ def _reliability(figure: Figure, columns: Sequence[Figures], lines: int) -> None
         upper.bar(lows, points[1], widths, align="edge", color=colour, edgecolor="white", alpha=0.55)
         upper.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1)
         upper.scatter(*points, sizes, color=colour, zorder=3)
-        upper.set(title=f"{each.title}\nECE {each.ece.value:.3f}", xlim=(0, 1), ylim=(0, 1.04))
+        ece = f"{each.ece.value:.3f}" if each.ece else "-"
+        upper.set(title=f"{each.title}\nECE {ece}", xlim=(0, 1), ylim=(0, 1.04))
         lower.set_axis_on()
         lower.bar(lows, [b.rows for b in each.reliability], widths, align="edge", color=colour, edgecolor="white")
         lower.set(xlabel="score of the model that answers")
@@ -89,18 +90,17 @@ def _coverage(figure: Figure, columns: Sequence[Figures]) -> None:
     """What the threshold trades: on the left in its own terms, on the right coverage against precision."""
     left, right = figure.subplots(1, 2)
     for each, colour in zip(columns, cycle(COLOURS), strict=False):
-        thresholds = [point.threshold for point in each.curve]
-        now = list(each.calibration.values())[-1].threshold or 0.0
-        left.plot(thresholds, [point.accuracy for point in each.curve], color=colour)
-        left.plot(thresholds, [point.wrong_adapter for point in each.curve], color=colour, linestyle="--")
-        left.plot(thresholds, [point.missed for point in each.curve], color=colour, linestyle=":")
-        left.axvline(now, color=colour, linewidth=0.8, alpha=0.6)
+        now = [one.threshold or 0.0 for one in each.calibration.values()]
+        left.plot(CURVE, [point.accuracy for point in each.curve], color=colour)
+        left.plot(CURVE, [point.wrong_adapter for point in each.curve], color=colour, linestyle="--")
+        left.plot(CURVE, [point.missed for point in each.curve], color=colour, linestyle=":")
+        for threshold in now:
+            left.axvline(threshold, color=colour, linewidth=0.8, alpha=0.6)
         drawn = [point for point in each.curve if point.precision is not None]
-        label = f"{each.title}, threshold {now:g}"
+        label = f"{each.title}, threshold {', '.join(f'{threshold:g}' for threshold in now)}"
         right.plot([p.coverage for p in drawn], [p.precision for p in drawn], color=colour, label=label)
-        present = min(drawn, key=lambda p: abs(p.threshold - now), default=None)
-        if present and present.precision is not None:
-            right.plot(present.coverage, present.precision, "o", color=colour)
+        if each.present.precision is not None:
+            right.plot(each.present.coverage, each.present.precision, "o", color=colour)
     left.set(title="— accuracy   - - wrong adapter   ··· missed adapter", xlim=(0, 1), ylim=(0, 1.02))
     left.set(xlabel="threshold (present: upright line)", ylabel="share of all rows")
     right.set(title="as the threshold moves (present: dot)", xlim=(0, 1.02))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -21,8 +22,9 @@ def check_folder(out: Path) -> None:
     """Before the work rather than after it. Raises ConfigError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be made: {error.strerror}") from None
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
 
 
 def write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from router.conversation import Words, read
 
 BASE_LABELS = ("general", "base")
 """What data files call the base, beside its own name."""
+
+
+HALF = re.compile(r"[\ud800-\udfff]")
+"""Half of a character, which JSON can name and no file can hold. The router drops those of a text."""
 
 
 class DataError(Exception):
@@ -119,7 +124,7 @@ def _row(file: Path, number: int, line: bytes, labels: Mapping[str, str]) -> Row
     label = _label(data, "label", data.get("label"), labels)
     accepted = {label, *(_label(data, "also", each, labels) for each in also)}
     source = data.get("source", file.stem)
-    if not isinstance(source, str) or not source.strip():
+    if not isinstance(source, str) or not source.strip() or HALF.search(source):
         raise ValueError(f'"source" must be a word (got {_short(source)})')
     return Row(str(file), number, _words(data), label, frozenset(accepted), source)
 
@@ -148,5 +153,5 @@ def _words(data: Mapping[str, Any]) -> Words:
 
 
 def _short(value: object) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
+    shown = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

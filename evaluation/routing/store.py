@@ -31,8 +31,12 @@ def store(file: Path, calibrations: Mapping[ClassifierName, Calibration]) -> Non
     target = file.resolve()
     before = load(target)
     text = target.read_bytes().decode()
-    for name, calibration in calibrations.items():
-        text = edited(text, name, calibration)
+    unsafe = ConfigError(f"{file}: cannot be edited safely; put there by hand: {by_hand(calibrations)}")
+    try:
+        for name, calibration in calibrations.items():
+            text = edited(text, name, calibration)
+    except yaml.YAMLError:  # an edit made it something else
+        raise unsafe from None
     merged = {**before.router.calibration, **calibrations}
     wanted = before.model_copy(update={"router": before.router.model_copy(update={"calibration": merged})})
     try:
@@ -45,7 +49,7 @@ def store(file: Path, calibrations: Mapping[ClassifierName, Calibration]) -> Non
                 os.fsync(out.fileno())
             shutil.copymode(target, draft)
             if not _same(draft, wanted):
-                raise ConfigError(f"{file}: cannot be edited safely; put there by hand: {by_hand(calibrations)}")
+                raise unsafe
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
@@ -75,7 +79,9 @@ def _put(text: str, path: Sequence[str], value: str) -> str:
             # A section without keys: an explicit null makes room, and its line stays, with its comment.
             text = text[: node.start_mark.index].rstrip(" ") + text[node.end_mark.index :]
             return _insert_lines(text, entry[0].end_mark.index, column, path[depth + 1 :], value)
-    return text[: node.start_mark.index] + value + text[node.end_mark.index :]
+    start, end = node.start_mark.index, node.end_mark.index
+    space = " " if start == end else ""  # a null of no letters stands at the colon
+    return text[:start] + space + value + text[end:]
 
 
 def _insert(text: str, node: yaml.Node, column: int, path: Sequence[str], value: str) -> str:

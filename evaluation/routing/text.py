@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from evaluation.bootstrap import Interval
-from evaluation.routing.figures import Figures, Group
+from evaluation.routing.figures import Figures, Group, Latency
 from evaluation.routing.metrics import BINS
 from evaluation.routing.mistakes import Mistake, excerpt, right
 from evaluation.table import clipped, table
@@ -24,7 +24,7 @@ OVERALL: dict[str, Callable[[Figures], str]] = {
     "NLL, nats": lambda each: _interval(each.nll),
     "temperature": lambda each: _scalars(each, "temperature"),
     "threshold": lambda each: _scalars(each, "threshold"),
-    "one text alone, ms (p50, p95)": lambda each: f"{each.latency_ms.p50:.1f}, {each.latency_ms.p95:.1f}",
+    "one text alone, ms (p50, p95)": lambda each: _latency(each.latency_ms),
 }
 
 
@@ -33,6 +33,7 @@ def report(columns: Sequence[Figures], mistakes: Sequence[Mistake]) -> str:
     titles = [each.title for each in columns]
     rows = [[name, *(cell(each) for each in columns)] for name, cell in OVERALL.items()]
     blocks = [table([f"{columns[0].rows:,} rows [95 % interval]", *titles], rows)]
+    blocks.append(_reasons(columns))
     if len(columns[0].files) > 1:
         blocks.append(_groups("file", columns, lambda each: each.files))
     blocks.append(_groups("class", columns, lambda each: each.classes))
@@ -40,6 +41,13 @@ def report(columns: Sequence[Figures], mistakes: Sequence[Mistake]) -> str:
     blocks += [_confusion(each, len(columns) > 1) for each in columns]
     blocks += list(_mistakes(columns[-1].title, mistakes))
     return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _reasons(columns: Sequence[Figures]) -> list[str]:
+    reasons = dict.fromkeys(reason for each in columns for reason in each.reasons)
+    cells = [[_share(each.reasons.get(reason, 0), each.rows) for each in columns] for reason in reasons]
+    rows = [[reason, *shares] for reason, shares in zip(reasons, cells, strict=True)]
+    return table(["reason", *(each.title for each in columns)], rows)
 
 
 def _groups(name: str, columns: Sequence[Figures], groups: Callable[[Figures], Mapping[str, Group]]) -> list[str]:
@@ -77,6 +85,14 @@ def _mistakes(title: str, mistakes: Sequence[Mistake]) -> Iterator[list[str]]:
 
 def _interval(each: Interval | None) -> str:
     return "-" if each is None else f"{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]"
+
+
+def _share(number: int, rows: int) -> str:
+    return f"{number:,} ({number / rows:.1%})"
+
+
+def _latency(each: Latency | None) -> str:
+    return "-" if each is None else f"{each.p50:.1f}, {each.p95:.1f}"
 
 
 def _scalars(figures: Figures, name: str) -> str:
