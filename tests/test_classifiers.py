@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adapters import load
 from router.classify import Classifier
-from router.classify.batcher import Batcher, Bounds, ClassifierError
-from router.classify.scorer import Scorer, Stage, digest
+from router.classify.batcher import MOST_WAITING, Batcher, Bounds, ClassifierError
+from router.classify.scorer import Scorer, Stage, digest, first_sure
 from tests.conftest import write_stack
+
+BOUNDS = Bounds(size=16, wait_s=0.0, timeout_s=2.0, cache_entries=100)
 
 # --- the batcher ------------------------------------------------------------------------------------------------
 
 
 class SlowClassifier:
     """Waits until it is let go; keeps what it is asked."""
+
+    batches = True
 
     def __init__(self, let_go: bool = False) -> None:
         self.let_go = threading.Event()
@@ -39,7 +45,7 @@ class SlowClassifier:
 def test_equal_texts_are_judged_once_and_then_known() -> None:
     async def scenario() -> None:
         classifier = SlowClassifier()
-        batcher = Batcher(classifier, Bounds(cache_entries=2))
+        batcher = Batcher(classifier, replace(BOUNDS, cache_entries=2))
         waiting = [asyncio.create_task(batcher.logits("same")) for _ in range(5)]
         await asyncio.sleep(0.05)
         assert batcher.known("same") is None
@@ -63,7 +69,7 @@ def test_equal_texts_are_judged_once_and_then_known() -> None:
 def test_texts_that_wait_are_judged_together() -> None:
     async def scenario() -> None:
         classifier = SlowClassifier()
-        batcher = Batcher(classifier, Bounds(size=3, cache_entries=0))
+        batcher = Batcher(classifier, replace(BOUNDS, size=3, cache_entries=0))
         first = asyncio.create_task(batcher.logits("alone"))
         await asyncio.sleep(0.05)
         others = [asyncio.create_task(batcher.logits(str(number))) for number in range(5)]
@@ -77,10 +83,26 @@ def test_texts_that_wait_are_judged_together() -> None:
     asyncio.run(scenario())
 
 
+def test_a_text_joins_those_that_wait_and_a_lone_one_waits_for_none() -> None:
+    async def scenario() -> None:
+        classifier = SlowClassifier(let_go=True)
+        batcher = Batcher(classifier, replace(BOUNDS, wait_s=0.5))
+        two = [asyncio.create_task(batcher.logits(text)) for text in ("one", "two")]
+        await asyncio.sleep(0.1)
+        await asyncio.gather(*two, batcher.logits("late"))
+        assert classifier.asked == [["one", "two", "late"]]
+        began = time.perf_counter()
+        await batcher.logits("alone, after a crowd")
+        assert time.perf_counter() - began < 0.3
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_failing_text_fails_alone_and_is_not_kept() -> None:
     async def scenario() -> None:
         classifier = SlowClassifier()
-        batcher = Batcher(classifier, Bounds())
+        batcher = Batcher(classifier, BOUNDS)
         first = asyncio.create_task(batcher.logits("first"))
         await asyncio.sleep(0.05)
         together = [asyncio.create_task(batcher.logits(text)) for text in ("good", "bad", "better")]
@@ -98,11 +120,13 @@ def test_a_failing_text_fails_alone_and_is_not_kept() -> None:
 
 def test_a_classifier_that_miscounts_fails_its_text_and_nothing_else() -> None:
     class Miscounting:
+        batches = True
+
         def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
             return [{"law": 1.0, "base": 0.0}] * (2 if "odd" in texts else len(texts))
 
     async def scenario() -> None:
-        batcher = Batcher(Miscounting(), Bounds())
+        batcher = Batcher(Miscounting(), BOUNDS)
         with pytest.raises(ClassifierError, match="2 answers to 1 texts"):
             await batcher.logits("odd")
         assert await batcher.logits("even") == {"law": 1.0, "base": 0.0}
@@ -114,9 +138,9 @@ def test_a_classifier_that_miscounts_fails_its_text_and_nothing_else() -> None:
 def test_more_texts_than_can_be_judged_in_time_are_refused() -> None:
     async def scenario() -> None:
         classifier = SlowClassifier()
-        batcher = Batcher(classifier, Bounds(timeout_s=0.05))
+        batcher = Batcher(classifier, replace(BOUNDS, timeout_s=0.25))
         slow = asyncio.create_task(batcher.logits("teaches it how long a text takes"))
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.3)
         classifier.let_go.set()
         await slow
         classifier.let_go.clear()
@@ -131,11 +155,82 @@ def test_more_texts_than_can_be_judged_in_time_are_refused() -> None:
     asyncio.run(scenario())
 
 
+def test_so_many_texts_wait_for_a_classifier_that_hangs_and_no_more() -> None:
+    async def scenario() -> None:
+        classifier = SlowClassifier()
+        batcher = Batcher(classifier, replace(BOUNDS, size=1))
+        judged = asyncio.create_task(batcher.logits("hangs"))
+        await asyncio.sleep(0.05)
+        texts = [asyncio.create_task(batcher.logits(str(number))) for number in range(MOST_WAITING + 99)]
+        await asyncio.sleep(0.05)
+        refused = [task for task in texts if task.done()]
+        assert len(refused) == 100
+        for task in refused:
+            with pytest.raises(ClassifierError, match=f"^{MOST_WAITING} texts are waiting, more than"):
+                task.result()
+        for task in texts:
+            task.cancel()
+        await asyncio.wait(texts)
+        classifier.let_go.set()
+        await judged
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_text_that_nobody_waits_for_any_more_is_not_judged() -> None:
+    async def scenario() -> None:
+        classifier = SlowClassifier()
+        batcher = Batcher(classifier, BOUNDS)
+        texts = ["judged", "given up", "given up by one", "given up by one"]
+        asked = []
+        for text in texts:
+            asked.append(asyncio.create_task(batcher.logits(text)))
+            await asyncio.sleep(0.05)
+        for task in asked[:3]:
+            task.cancel()
+        await asyncio.wait(asked[:3])
+        classifier.let_go.set()
+        await asyncio.wait_for(asked[3], 5)
+        assert classifier.asked == [["judged"], ["given up by one"]]
+        assert batcher.known("judged"), "its answer comes too late, but not in vain"
+        await batcher.logits("given up")
+        assert classifier.asked[2:] == [["given up"]]
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_an_old_question_leaves_the_new_one_alone() -> None:
+    """A text whose failure is not yet read by all who asked, and that is asked again meanwhile."""
+
+    async def scenario() -> None:
+        classifier = SlowClassifier()
+        batcher = Batcher(classifier, replace(BOUNDS, size=1))
+
+        async def insistent() -> None:
+            with pytest.raises(ClassifierError):
+                await batcher.logits("bad")
+            with pytest.raises(ClassifierError):
+                await batcher.logits("bad")
+
+        asked = [asyncio.create_task(insistent()) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        classifier.let_go.set()
+        await asyncio.wait_for(asyncio.gather(*asked), 2)
+        assert classifier.asked == [["bad"], ["bad"]]
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
 # --- the scorer -------------------------------------------------------------------------------------------------
 
 
 class Scripted:
     """Answers from a table: text to the logit of law."""
+
+    batches = True
 
     def __init__(self, **law: float) -> None:
         self.law = law
@@ -146,8 +241,29 @@ class Scripted:
         return [{"law": self.law[text], "food": 0.0, "base": 0.0} for text in texts]
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "law", "expected"),
+    [
+        ([0.6, 0.5], [2.0, -9.0], (0, "law")),
+        ([0.6, 0.5], [-2.0, 9.0], (0, "base")),
+        ([0.6, 0.5], [0.1], None),
+        ([0.6, 0.5], [0.1, -2.0], (1, "base")),
+        ([0.6, 0.9], [0.1, 0.1], (1, "law")),
+        ([0.6, 0.6, 0.6], [0.1, 0.1], None),
+        ([0.9], [0.1], (0, "law")),
+        ([0.9], [], None),
+    ],
+)
+def test_the_first_that_is_sure_has_the_word_or_else_the_last(
+    thresholds: list[float], law: list[float], expected: tuple[int, str] | None
+) -> None:
+    classifiers = [Stage(Batcher(Scripted(), BOUNDS), 1.0, threshold) for threshold in thresholds]
+    found = first_sure(classifiers, [{"law": logit, "base": 0.0} for logit in law], ["law", "base"])
+    assert (None if found is None else (found[0], next(iter(found[1])))) == expected
+
+
 def chain(*stages: tuple[Classifier, float], timeout_s: float = 2.0) -> Scorer:
-    return Scorer([Stage(Batcher(one, Bounds()), 1.0, threshold) for one, threshold in stages], timeout_s)
+    return Scorer([Stage(Batcher(one, BOUNDS), 1.0, threshold) for one, threshold in stages], timeout_s)
 
 
 def test_the_next_classifier_is_asked_where_one_is_unsure() -> None:
@@ -200,6 +316,39 @@ def test_a_late_classifier_times_out_and_its_answer_is_kept() -> None:
     asyncio.run(scenario())
 
 
+def test_where_one_text_of_a_request_fails_the_others_wait_no_longer_than_theirs() -> None:
+    async def scenario() -> None:
+        slow = SlowClassifier()
+        scorer = chain((Scripted(first=0.0, unclear=0.0), 0.9), (slow, 0.5), timeout_s=0.1)
+        with pytest.raises(TimeoutError):
+            await scorer.judge(["first"], ["law", "base"])
+        with pytest.raises(ClassifierError):
+            await scorer.judge(["unclear", "unheard of"], ["law", "base"])
+        await asyncio.sleep(0.2)
+        slow.let_go.set()
+        await asyncio.sleep(0.1)
+        assert slow.asked == [["first"]]
+        scorer.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_texts_wait_for_each_other_only_where_a_classifier_gains_by_it(tmp_path: Path, batches: bool) -> None:
+    async def scenario() -> None:
+        classifier = SlowClassifier(let_go=True)
+        classifier.batches = batches
+        stack = load(write_stack(tmp_path, "http://127.0.0.1:1", batch_wait_ms=500))
+        scorer = Scorer.of(stack, {"embedding": classifier})
+        began = time.perf_counter()
+        await scorer.judge(["one", "two", "three"], ["law", "base"])
+        assert (time.perf_counter() - began > 0.4) == batches
+        assert classifier.asked == ([["one", "two", "three"]] if batches else [["one"], ["two"], ["three"]])
+        scorer.close()
+
+    asyncio.run(scenario())
+
+
 def test_temperature_and_threshold_are_the_stacks(tmp_path: Path) -> None:
     async def scenario() -> None:
         calibration = {"embedding": {"temperature": 2.0, "threshold": 0.9}, "nli": {"temperature": 0.5}}
@@ -225,7 +374,7 @@ def test_temperature_and_threshold_are_the_stacks(tmp_path: Path) -> None:
 def test_what_logits_depend_on_is_in_their_digest(tmp_path: Path) -> None:
     stack = load(write_stack(tmp_path, "http://127.0.0.1:1"))
     other = load(write_stack(tmp_path, "http://127.0.0.1:1", {"legal": {"label": "law"}}))
-    third = load(write_stack(tmp_path, "http://127.0.0.1:1", model={"nli": "some/weights"}))
+    third = load(write_stack(tmp_path, "http://127.0.0.1:1", classifier="nli", model={"nli": "some/weights"}))
     digests = [digest(stack, "nli"), digest(stack, "embedding"), digest(other, "nli"), digest(third, "nli")]
     assert len(set(digests)) == 4
     assert digest(load(write_stack(tmp_path, "http://127.0.0.1:1")), "nli") == digests[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,14 @@ def reference(folder: Path, ids: list[int], first_token: bool) -> npt.NDArray[np
 def test_another_encoder_is_exported_once_and_pooled_as_it_says(
     bert: Path, tmp_path: Path, models_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    mean = load_encoder(stack_with(tmp_path, bert))
+    stack = stack_with(tmp_path, bert)
+    with ThreadPoolExecutor(3) as workers:
+        mean, *others = workers.map(load_encoder, [stack] * 3)
+    assert {other.graph for other in others} == {mean.graph}
+    assert capfd.readouterr().out.count("exporting") == 1, "those that start together wait for the first"
     assert mean.encode(["my landlord hurts ."])[0] @ reference(bert, [1, 8, 9, 10, 11, 2], False) > 0.98
     assert mean.encode(["pain " * 500]).shape == (1, 32), "longer than its 20 positions"
-    assert "exporting" in capfd.readouterr().out
-    assert load_encoder(stack_with(tmp_path, bert)).graph == mean.graph
+    assert load_encoder(stack).graph == mean.graph
     assert "exporting" not in capfd.readouterr().out
 
     first = tmp_path / "first-token"
@@ -124,7 +128,7 @@ def test_another_encoder_is_exported_once_and_pooled_as_it_says(
     assert by_first.encode(["my landlord hurts ."])[0] @ reference(bert, [1, 8, 9, 10, 11, 2], True) > 0.98
     (classifier,) = load_classifiers(stack_with(tmp_path, bert)).values()
     assert set(classifier.logits(["my pain"])[0]) == {"legal", "medical", "finance", "base"}
-    assert sorted(file.suffix for file in models_folder.iterdir()) == [".npy", ".onnx", ".onnx"]
+    assert sorted(file.suffix for file in models_folder.iterdir()) == [".lock", ".lock", ".npy", ".onnx", ".onnx"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_another_encoder_is_exported_once_and_pooled_as_it_says(
         (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer\.json in .*broken"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), r"Exception: "),
         (lambda folder: (folder / "model.safetensors").unlink(), r"neither model\.safetensors nor pytorch_model"),
-        (lambda folder: (folder / "config.json").write_text("{}"), r""),
+        (lambda folder: (folder / "config.json").write_text("{}"), r"`model_type` key in its config\.json"),
         (
             lambda folder: (
                 (folder / "1_Pooling").mkdir(),

@@ -13,7 +13,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from adapters import ConfigError, Stack, load
 from router.choose import Policy, choose, probabilities
 from router.classify import load_classifiers
-from router.classify.nli import Device, NliClassifier, chunks, entailment, fastest, hypotheses, prepared
+from router.classify.nli import (
+    BATCH_TOKENS,
+    Device,
+    NliClassifier,
+    chunks,
+    entailment,
+    fastest,
+    hypotheses,
+    prepared,
+)
 from tests import nli_model
 from tests.conftest import write_stack
 from tests.nli_model import HELD_OUT, SEEN, UNSEEN
@@ -153,6 +162,24 @@ def test_labels_must_leave_room_for_a_text(nli: Callable[..., NliClassifier]) ->
         nli({"law": "court " * 600})
 
 
+def test_a_gpu_is_warmed_up_with_as_much_as_it_may_be_asked_at_once(nli_folder: Path) -> None:
+    """A CPU stands in for it: what is read at once is checked, and not the memory that it takes."""
+    model, read = AutoModelForSequenceClassification.from_pretrained(nli_folder).eval(), list[int]()
+    model.register_forward_pre_hook(
+        lambda _model, _args, inputs: read.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    classifier = NliClassifier(model, AutoTokenizer.from_pretrained(nli_folder), {"law": "court"}, "base")
+    assert not classifier.batches, "a CPU gains nothing by it"
+    classifier.warm_up()
+    classifier.batches = True
+    classifier.warm_up()
+    classifier.logits(["Is a verdict final? " * 200] * 60)
+    short, full, *most = read
+    assert short == pytest.approx(160, rel=0.05)
+    assert full == pytest.approx(max(most), rel=0.05)
+    assert full == pytest.approx(BATCH_TOKENS, rel=0.1)
+
+
 def test_batches_are_bounded_and_of_like_lengths() -> None:
     assert list(chunks([5, 500, 5, 7, 500, 300], 1024)) == [[0, 2, 3], [5, 1], [4]]
     assert list(chunks([2000], 1024)) == [[0]]
@@ -208,6 +235,7 @@ def test_nli_is_loaded_as_the_stack_says(
         ("config", "cannot be loaded: "),
         ("classes", "cannot be loaded: its classes are LABEL_0, LABEL_1, LABEL_2; an NLI model has two or three"),
         ("one class", "cannot be loaded: its classes are LABEL_0; an NLI model has"),
+        ("padding", "cannot be loaded: its tokenizer has no token for padding (pad_token in its tokenizer_config"),
     ],
 )
 def test_a_model_that_cannot_judge_is_one_line(
@@ -222,7 +250,10 @@ def test_a_model_that_cannot_judge_is_one_line(
             model.config.label2id = {f"LABEL_{index}": index for index in range(count)}
             model.classifier = torch.nn.Linear(model.config.hidden_size, count)
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(nli_folder).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(nli_folder)
+        if spoilt == "padding":
+            tokenizer.pad_token = None
+        tokenizer.save_pretrained(folder)
         if spoilt == "weights":
             (folder / "model.safetensors").write_bytes(b"\0" * 64)
         if spoilt == "config":

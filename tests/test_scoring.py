@@ -213,6 +213,7 @@ def test_an_engine_that_says_nothing_is_left_alone_for_a_moment(
 def test_texts_are_asked_in_parallel(scripted: tuple[ScriptedEngine, str]) -> None:
     engine, url = scripted
     classifier = classifier_at(url)
+    assert classifier.batches
     classifier.logits([""])
     engine.delay_s = 0.2
     began = time.perf_counter()

@@ -14,6 +14,9 @@ Logits = Mapping[str, float]
 class Classifier(Protocol):
     """Judges texts from the adapters' labels alone. Called from one worker thread, never concurrently."""
 
+    batches: bool
+    """Several texts at once cost less than one after the other. Where they do not, each is answered by itself."""
+
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Per text, a logit for every adapter and one for the base: a softmax makes them probabilities."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 
 from cachetools import LRUCache
 
@@ -16,6 +16,10 @@ from router.classify import Classifier, Logits
 
 RECENT = 0.2
 """Weight of the newest batch in the running mean of how long one text takes."""
+
+MOST_WAITING = 1000
+"""Texts that wait or are judged just now. Fewer where they would take longer than `Bounds.timeout_s`, but how long
+one takes is known only when the first batch has ended."""
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +32,19 @@ class ClassifierError(Exception):
 class Bounds:
     """How texts wait: at most `size` in a batch, `wait_s` for company, `timeout_s` in all."""
 
-    size: int = 16
-    wait_s: float = 0.002
-    timeout_s: float = 2.0
-    cache_entries: int = 10_000
+    size: int
+    wait_s: float
+    timeout_s: float
+    cache_entries: int
+
+
+@dataclass
+class Question:
+    """A text that is not judged yet, and how many wait for it."""
+
+    text: str
+    answer: asyncio.Future[Logits]
+    askers: int = 0
 
 
 class Batcher:
@@ -42,10 +55,9 @@ class Batcher:
         self._bounds = bounds
         self._digest = digest
         self._cache: LRUCache[bytes, Logits] = LRUCache(bounds.cache_entries)
-        self._running: dict[bytes, asyncio.Future[Logits]] = {}
-        self._waiting: list[tuple[bytes, str]] = []
+        self._waiting: dict[bytes, Question] = {}
+        self._judging: dict[bytes, Question] = {}
         self._worker: asyncio.Task[None] | None = None
-        self._crowded = False
         self._usual_s = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="classifier")
 
@@ -55,18 +67,20 @@ class Batcher:
         return logits
 
     async def logits(self, text: str) -> Logits:
-        """A text that is not known yet; equal texts are judged once. Raises ClassifierError."""
+        """Known, or judged once for all that ask for the text now. Raises ClassifierError."""
+        if (known := self.known(text)) is not None:
+            return known
         key = self._key(text)
-        answer = self._running.get(key)
-        if answer is None:
-            if len(self._running) * self._usual_s > self._bounds.timeout_s:
-                raise ClassifierError(f"{len(self._running)} texts are waiting, more than can be judged in time")
-            answer = self._running[key] = asyncio.get_running_loop().create_future()
-            self._waiting.append((key, text))
-            if self._worker is None:
-                self._worker = asyncio.create_task(self._work())
-        # Shielded: others may wait for the same text when this client goes away.
-        return await asyncio.shield(answer)
+        question = self._judging.get(key) or self._waiting.get(key) or self._queue(key, text)
+        question.askers += 1
+        try:
+            # Shielded: others may wait for the same text when this client goes away.
+            return await asyncio.shield(question.answer)
+        finally:
+            question.askers -= 1
+            # After a failure the same text may have been asked again: another question.
+            if not question.askers and self._waiting.get(key) is question:
+                del self._waiting[key]
 
     def close(self) -> None:
         """End the worker thread after the batch that it is judging."""
@@ -77,18 +91,34 @@ class Batcher:
     def _key(self, text: str) -> bytes:
         return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._digest).digest()
 
+    def _queue(self, key: bytes, text: str) -> Question:
+        ahead = len(self._waiting) + len(self._judging)
+        if ahead >= MOST_WAITING or ahead * self._usual_s > self._bounds.timeout_s:
+            raise ClassifierError(f"{ahead} texts are waiting, more than can be judged in time")
+        question = self._waiting[key] = Question(text, asyncio.get_running_loop().create_future())
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return question
+
     async def _work(self) -> None:
-        """Batch after batch until nobody waits. A lone text never waits for company."""
+        """Batch after batch until nobody waits. Where several wait, others get a moment to join; a lone text never
+        waits for company.
+        """
         loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
-                if self._crowded and len(self._waiting) < self._bounds.size:
+            while True:
+                if 1 < len(self._waiting) < self._bounds.size:
                     await asyncio.sleep(self._bounds.wait_s)
-                batch, self._waiting = self._waiting[: self._bounds.size], self._waiting[self._bounds.size :]
-                self._crowded = len(batch) > 1
-                results = await loop.run_in_executor(self._thread, self._classify, [text for _, text in batch])
-                for (key, _), result in zip(batch, results, strict=True):
-                    self._answer(key, result)
+                if not self._waiting:
+                    return
+                batch = self._judging = dict(islice(self._waiting.items(), self._bounds.size))
+                for key in batch:
+                    del self._waiting[key]
+                texts = [question.text for question in batch.values()]
+                results = await loop.run_in_executor(self._thread, self._classify, texts)
+                self._judging = {}
+                for (key, question), result in zip(batch.items(), results, strict=True):
+                    self._answer(key, question.answer, result)
         finally:
             self._worker = None
 
@@ -105,16 +135,15 @@ class Batcher:
                 return [self._classify([text])[0] for text in texts]
             log.warning("the classifier failed on a text: %s: %s", type(error).__name__, error)
             results = [error]
-        self._usual_s += RECENT * ((time.perf_counter() - began) / len(texts) - self._usual_s)
+        took_s = (time.perf_counter() - began) / len(texts)
+        self._usual_s += (RECENT if self._usual_s else 1) * (took_s - self._usual_s)
         return results
 
-    def _answer(self, key: bytes, result: Logits | Exception) -> None:
-        answer = self._running.pop(key)
+    def _answer(self, key: bytes, answer: asyncio.Future[Logits], result: Logits | Exception) -> None:
         if isinstance(result, Exception):
             answer.set_exception(ClassifierError(str(result)))
             answer.exception()  # read here, or asyncio complains when every client has gone meanwhile
             return
-        with contextlib.suppress(asyncio.InvalidStateError):
-            answer.set_result(result)
+        answer.set_result(result)
         if self._cache.maxsize:
             self._cache[key] = result

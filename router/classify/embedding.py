@@ -38,6 +38,8 @@ FLOOR = 1e-3
 class EmbeddingClassifier:
     """Everything about the labels is computed at start; a text costs one embedding and two small products."""
 
+    batches = False
+
     def __init__(self, encoder: Encoder, labels: Mapping[str, str], base: str, bank: Bank) -> None:
         self._encoder, self._names, self._base = encoder, list(labels), base
         phrases = [(index, phrase) for index, label in enumerate(labels.values()) for phrase in split(label)]

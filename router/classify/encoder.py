@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -30,9 +31,9 @@ Vectors = npt.NDArray[np.floating]
 class Encoder:
     """Texts to unit vectors."""
 
-    def __init__(self, graph: Path, tokenizer: Path, max_tokens: int = MAX_TOKENS, threads: int = 1) -> None:
+    def __init__(self, graph: Path, tokenizer: Path, max_tokens: int = MAX_TOKENS) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self.graph = graph
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -72,16 +73,21 @@ def load_minilm() -> Encoder:
 
     Raises ConfigError when the package is missing or the export fails.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ConfigError(f"router.classifier: embedding needs the package {PACKAGE}: run `make install`")
-    weights = Path(spec.origin).parent / "model"
+    weights = minilm_weights()
     graph = MODELS / f"minilm-{WEIGHTS_SHA256[:8]}-{RECIPE}.onnx"
     try:
         _export(weights, graph, "MiniLM", WEIGHTS_SHA256)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"router.classifier: MiniLM could not be exported from {weights}: {error}") from None
     return Encoder(graph, weights / "tokenizer.json")
+
+
+def minilm_weights() -> Path:
+    """The folder of MiniLM's weights. Raises ConfigError when the package is missing."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"router.classifier: embedding needs the package {PACKAGE}: run `make install`")
+    return Path(spec.origin).parent / "model"
 
 
 def _load(weights: Path, name: str) -> Encoder:
@@ -118,14 +124,20 @@ def _found(stack: Stack, name: str) -> Path:
 
 
 def _export(weights: Path, graph: Path, name: str, sha256: str = "") -> None:
-    """In a process of its own, which needs torch; this one does not. Raises ValueError when it fails."""
+    """In a process of its own, which needs torch; this one does not. Raises OSError or ValueError."""
     if graph.is_file():
         return
-    print(f"classifier: exporting {name} to {graph} (once)", flush=True)
-    command = [sys.executable, "-m", "router.classify.export", str(weights), str(graph), sha256]
-    made = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
-    if made.returncode:
-        raise ValueError((made.stderr.strip().splitlines() or ["the export failed"])[-1])
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    with graph.with_suffix(".lock").open("w") as lock:
+        # Of `router.workers` that start together one exports, and the others wait for it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if graph.is_file():
+            return
+        print(f"classifier: exporting {name} to {graph} (once)", flush=True)
+        command = [sys.executable, "-m", "router.classify.export", str(weights), str(graph), sha256]
+        made = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+        if made.returncode:
+            raise ValueError((made.stderr.strip().splitlines() or ["the export failed"])[-1])
 
 
 def _head_and_tail(ids: list[int], longest: int) -> list[int]:

@@ -27,10 +27,22 @@ def export(weights: Path, out: Path, sha256: str = "") -> None:
         digest = hashlib.sha256((weights / WEIGHTS[0]).read_bytes()).hexdigest()
         if digest != sha256:
             raise ValueError(f"{weights}/{WEIGHTS[0]} has sha256 {digest}, expected {sha256}")
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        full, small = Path(folder) / "full.onnx", Path(folder) / "int8.onnx"
+        export_full(weights, full)
+        quantize_dynamic(full, small, weight_type=QuantType.QInt8, per_channel=True)
+        small.replace(out)
+
+
+def export_full(weights: Path, out: Path) -> None:
+    """The same graph in float32. Raises ValueError when the weights cannot be used."""
     by_first_token = pools_by_first_token(weights)
 
     import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
     from transformers import AutoModel
     from transformers.utils import logging
 
@@ -50,19 +62,15 @@ def export(weights: Path, out: Path, sha256: str = "") -> None:
             pooled = hidden[:, 0] if by_first_token else (hidden * mask).sum(1) / mask.sum(1)
             return torch.nn.functional.normalize(pooled, dim=-1)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     example = torch.ones(2, 8, dtype=torch.int64)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder, warnings.catch_warnings():
+    axes = {0: "text", 1: "token"}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        full, small = Path(folder) / "full.onnx", Path(folder) / "int8.onnx"
-        axes = {0: "text", 1: "token"}
         torch.onnx.export(
-            Pooled(), (example, example), str(full), dynamo=False, opset_version=17,
+            Pooled(), (example, example), str(out), dynamo=False, opset_version=17,
             input_names=["input_ids", "attention_mask"], output_names=["vectors"],
             dynamic_axes={"input_ids": axes, "attention_mask": axes, "vectors": {0: "text"}},
         )  # fmt: skip
-        quantize_dynamic(full, small, weight_type=QuantType.QInt8, per_channel=True)
-        small.replace(out)
 
 
 def pools_by_first_token(weights: Path) -> bool:

@@ -43,8 +43,10 @@ class NliClassifier:
     """A cross-encoder that reads text and hypothesis together, for all pairs of all waiting texts."""
 
     def __init__(self, model: Any, tokenizer: Any, labels: Mapping[str, str], base: str) -> None:
-        """Raises ValueError for a model that cannot be asked: unclear classes, no room beside the labels."""
+        """Raises ValueError for a model that cannot be asked: unclear classes, no padding, no room for a text."""
         self._model, self._tokenizer, self._base = model, tokenizer, base
+        # A CPU has its hands full with the hypotheses of one text.
+        self.batches = model.device.type != "cpu"
         self._entailed = entailment(model.config.label2id)
         each = max(1, min(PER_LABEL, PAIRS // len(labels)))
         self._hypotheses = {name: hypotheses(label, each) for name, label in labels.items()}
@@ -57,6 +59,8 @@ class NliClassifier:
             raise ValueError(f"labels too long: of its {self._limit} tokens they leave {self._room} to a text")
         if not tokenizer.is_fast:
             raise ValueError("its tokenizer does not tell where in a text its tokens stand (no tokenizer.json)")
+        if tokenizer.pad_token_id is None:
+            raise ValueError("its tokenizer has no token for padding (pad_token in its tokenizer_config.json)")
 
     @classmethod
     def load(cls, stack: Stack, labels: Mapping[str, str]) -> NliClassifier:
@@ -75,8 +79,7 @@ class NliClassifier:
             device = fastest()
             model = prepared(model, device, stack.router.workers)
             classifier = cls(model, tokenizer, labels, stack.base.name)
-            # The first pass takes longest: no request waits for it, and a full GPU is known now.
-            classifier.logits(["Is it ready?"])
+            classifier.warm_up()
         # What the libraries raise for files that are missing, broken or of another kind, and out of memory.
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -96,6 +99,13 @@ class NliClassifier:
             {name: max(next(odds) for _ in own) for name, own in self._hypotheses.items()} | {self._base: 0.0}
             for _ in texts
         ]
+
+    def warm_up(self) -> None:
+        """The first pass takes longest: no request waits for it. On a GPU it is as large as any that follow: one
+        without the memory is known at once.
+        """
+        text, hypothesis = self._clip("ready " * self._limit), next(iter(self._hypotheses.values()))[0]
+        self._odds([(text, hypothesis)] * (BATCH_TOKENS // self._limit if self.batches else 1))
 
     def _clip(self, text: str) -> str:
         """A text's head and tail as far as they fit: the question often stands at the end."""

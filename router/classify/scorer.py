@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from adapters import Calibration, ClassifierName, Stack, labels
+from adapters import ClassifierName, Stack, labels
 from router.choose import probabilities
 from router.classify import Classifier, Logits
 from router.classify.batcher import Batcher, Bounds
@@ -25,21 +26,37 @@ class Judged:
     cached: bool
 
 
+class Calibrated(Protocol):
+    """The scalars that make a classifier's logits probabilities, and say when it is sure."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def threshold(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Stage:
-    """A classifier with the scalars that make its logits probabilities."""
+    """A classifier of the chain, calibrated."""
 
     batcher: Batcher
     temperature: float
     threshold: float
 
-    def scores(self, logits: Logits, candidates: Iterable[str]) -> dict[str, float]:
-        """Calibrated probabilities of the candidates."""
-        return probabilities(logits, candidates, self.temperature)
 
-    def unsure(self, scores: Mapping[str, float]) -> bool:
-        """No candidate, the base included, reaches the threshold."""
-        return max(scores.values(), default=1.0) < self.threshold
+def first_sure(
+    chain: Sequence[Calibrated], logits: Iterable[Logits], candidates: Sequence[str]
+) -> tuple[int, dict[str, float]] | None:
+    """Whose word counts, and its probabilities of the candidates: the first that is sure, or else the last.
+
+    Sure is who gives any candidate, the base included, its threshold. `logits` are those of the chain's first
+    classifiers, as far as they are known; None: the next one has to be asked.
+    """
+    for index, (one, known) in enumerate(zip(chain, logits, strict=False)):
+        scores = probabilities(known, candidates, one.temperature)
+        if index + 1 == len(chain) or max(scores.values(), default=1.0) >= one.threshold:
+            return index, scores
+    return None
 
 
 class Scorer:
@@ -58,8 +75,9 @@ class Scorer:
         )
         stages = []
         for name, classifier in classifiers.items():
-            calibration: Calibration = router.calibrated(name)
-            batcher = Batcher(classifier, bounds, digest(stack, name))
+            calibration = router.calibrated(name)
+            own = bounds if classifier.batches else replace(bounds, size=1)
+            batcher = Batcher(classifier, own, digest(stack, name))
             stages.append(Stage(batcher, calibration.temperature, calibration.threshold or 0.0))
         return cls(stages, router.classify_timeout_s)
 
@@ -68,8 +86,7 @@ class Scorer:
         known = [self._known(text, candidates) for text in texts]
         if None not in known:
             return [one for one in known if one]
-        async with asyncio.timeout(self._timeout_s):
-            return list(await asyncio.gather(*(self._ask(text, candidates) for text in texts)))
+        return list(await asyncio.gather(*(self._ask(text, candidates) for text in texts)))
 
     def close(self) -> None:
         """End the worker threads."""
@@ -78,25 +95,26 @@ class Scorer:
 
     def _known(self, text: str, candidates: Sequence[str]) -> Judged | None:
         """The answer without waiting, where every stage that is needed for it is cached."""
+        found = first_sure(self._stages, self._cached(text), candidates)
+        return found and Judged(found[1], self._stages[found[0]].threshold, 0.0, cached=True)
+
+    def _cached(self, text: str) -> Iterator[Logits]:
+        """Of the first stages, as many as have it."""
         for stage in self._stages:
             if (logits := stage.batcher.known(text)) is None:
-                return None
-            scores = stage.scores(logits, candidates)
-            if stage is self._stages[-1] or not stage.unsure(scores):
-                return Judged(scores, stage.threshold, 0.0, cached=True)
-        return None
+                return
+            yield logits
 
     async def _ask(self, text: str, candidates: Sequence[str]) -> Judged:
-        began, cached = time.perf_counter(), True
-        scores, threshold = dict[str, float](), 0.0
-        for stage in self._stages:
-            if (logits := stage.batcher.known(text)) is None:
-                cached, logits = False, await stage.batcher.logits(text)
-            scores, threshold = stage.scores(logits, candidates), stage.threshold
-            if not stage.unsure(scores):
-                break
-        ms = 0.0 if cached else (time.perf_counter() - began) * 1000
-        return Judged(scores, threshold, ms, cached)
+        if known := self._known(text, candidates):
+            return known
+        began, logits = time.perf_counter(), list[Logits]()
+        # Of each text, for gather lets the others run on where one fails.
+        async with asyncio.timeout(self._timeout_s):
+            while (found := first_sure(self._stages, logits, candidates)) is None:
+                logits.append(await self._stages[len(logits)].batcher.logits(text))
+        ms = (time.perf_counter() - began) * 1000
+        return Judged(found[1], self._stages[found[0]].threshold, ms, cached=False)
 
 
 def digest(stack: Stack, name: ClassifierName) -> bytes:

@@ -102,6 +102,8 @@ class Prepared:
 class ScoringClassifier:
     """Asks the engine when it is asked itself: the engine need not be up before."""
 
+    batches = True
+
     def __init__(self, engine: Engine, labels: Mapping[str, str], base: str) -> None:
         self._engine, self._base = engine, base
         self._questions = {name: QUESTION.format(any_of(topics(label))) for name, label in labels.items()}
