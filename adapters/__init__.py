@@ -4,6 +4,7 @@ from adapters.labels import Label, label, labels
 from adapters.load import load
 from adapters.ports import check_port
 from adapters.schema import (
+    ADMIN,
     AUTO,
     Adapter,
     Base,
@@ -19,6 +20,7 @@ from adapters.schema import (
 )
 
 __all__ = [
+    "ADMIN",
     "AUTO",
     "Adapter",
     "Base",

@@ -110,7 +110,7 @@ def _front_matter(file: Path | None) -> dict[str, Any]:
     match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
     try:
         data = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter for what looks like a date and is none
         return {}
     return data if isinstance(data, dict) else {}
 

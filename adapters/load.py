@@ -17,6 +17,9 @@ Model = type[BaseModel]
 UNIONS = {("engine", "args"): 3, ("router", "model"): 2}
 """How many steps of an error's place are the file's: behind a union stand the types that were tried."""
 
+SECRET = {("router", "keys"), ("router", "admin_key"), ("router", "limits_storage")}
+"""Where somebody may have written a key or a password, which is not shown again."""
+
 
 def load(path: str | Path) -> Stack:
     """Read and validate a stack. Raises ConfigError in one line; touches no model and no network."""
@@ -45,6 +48,13 @@ def load(path: str | Path) -> Stack:
 
 class _UniqueKeys(yaml.SafeLoader):
     """YAML lets the last of two equal keys win in silence; here that is an error."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # what looks like a date, or a number, and is none
+            problem = f"{error}; if it is text, write it in quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -84,7 +94,8 @@ def _explain(file: Path, error: ValidationError) -> str:
         return f"{file}: {'.'.join(where)}: unknown key; {_near(key, _quoted(message))}"
     if first["type"] == "value_error":
         return f"{file}: {'.'.join(where)}.{message}"
-    return f"{file}: {'.'.join(where)}: {message} (got {first['input']!r})"
+    got = "" if where[:2] in SECRET else f" (got {first['input']!r})"
+    return f"{file}: {'.'.join(where)}: {message}{got}"
 
 
 def _unknown(file: Path, where: tuple[str, ...]) -> str:

@@ -7,6 +7,11 @@ import socket
 
 from adapters.schema import Stack
 
+ADVICE = {
+    errno.EADDRINUSE: "end what uses it, or set another port",
+    errno.EACCES: "set another port: those below 1024 are for root",
+}
+
 
 def check_port(stack: Stack, key: str, host: str, port: int) -> None:
     """Raises ConfigError when nobody could listen there now."""
@@ -15,6 +20,7 @@ def check_port(stack: Stack, key: str, host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        advice = "end what uses it, or set another port" if error.errno == errno.EADDRINUSE else "set another host"
-        raise stack.error(key, f"{port} on {host}: {error.strerror}; {advice}") from None
+    except (OSError, UnicodeError) as error:  # the latter for a name that can be no host's
+        problem = getattr(error, "strerror", None) or error
+        advice = ADVICE.get(getattr(error, "errno", None) or 0, "set another host")
+        raise stack.error(key, f"{port} on {host}: {problem}; {advice}") from None

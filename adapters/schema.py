@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 AUTO = "auto"
 RESERVED = (AUTO, "lag")
 """Model names with a meaning of their own: no base and no adapter may take them."""
+
+ADMIN = "admin"
+"""Whom `router.admin_key` belongs to."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -32,24 +38,8 @@ Name = Annotated[str, Field(pattern=NAME)]
 Scalar = str | int | float | bool
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ClassifierName = Literal["embedding", "nli", "scoring"]
-Sampling = Literal[
-    "frequency_penalty",
-    "length_penalty",
-    "logit_bias",
-    "max_tokens",
-    "min_p",
-    "min_tokens",
-    "presence_penalty",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "stop_token_ids",
-    "temperature",
-    "top_k",
-    "top_p",
-]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _listed(value: object) -> object:
@@ -58,6 +48,28 @@ def _listed(value: object) -> object:
 
 Listed = BeforeValidator(_listed)
 """One word stands for a list of one."""
+
+
+def _like(pattern: str, problem: str) -> BeforeValidator:
+    """For what may be a secret, which no message may repeat."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and re.fullmatch(pattern, value):
+            return value
+        raise PydanticCustomError("secret", problem)
+
+    return BeforeValidator(check)
+
+
+Sha256 = Annotated[
+    str,
+    _like(
+        r"[0-9a-f]{64}",
+        "no SHA-256, which is text of 64 of 0-9 and a-f; if it looks like the key itself, write the key's SHA-256 "
+        "(python -m router key NAME prints both)",
+    ),
+]
+LimitsStorage = Annotated[str, _like(r"(memory|rediss?)://.*", "must be memory://, redis://… or rediss://…")]
 
 
 class Ref(Part):
@@ -120,7 +132,7 @@ class Router(Part):
     # clients
     keys: Mapping[Name, Key] = {}
     admin_key: Sha256 | None = None
-    limits_storage: str = Field(default="memory://", pattern=r"^(memory|rediss?)://")
+    limits_storage: LimitsStorage = "memory://"
     max_body_mb: float = Field(default=8, gt=0, allow_inf_nan=False)
     max_header_kb: float = Field(default=64, gt=0, allow_inf_nan=False)
     max_in_flight: int = Field(default=1024, ge=1)
@@ -132,6 +144,7 @@ class Router(Part):
     # seen and kept
     stream_usage: bool = True
     decision_log: str | None = None
+    decision_log_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30
     log_prompts: bool = False
     otlp: str | None = Field(default=None, pattern=r"^https?://")
     response_cache_mb: float = Field(default=0, ge=0, allow_inf_nan=False)
@@ -143,6 +156,20 @@ class Router(Part):
             raise ValueError(f"classifier names one twice: {', '.join(self.classifier)}")
         if isinstance(self.model, str) and len(self.classifier) > 1:
             raise ValueError(f"model: with several classifiers, say whose: {{{self.classifier[0]}: {self.model}}}")
+        for name in {} if isinstance(self.model, str | None) else self.model:
+            if name not in self.classifier:
+                raise ValueError(f"model names {name}, and router.classifier only {', '.join(self.classifier)}")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Router:
+        owners = {self.admin_key: "admin_key"}
+        for name, key in self.keys.items():
+            if name == ADMIN:
+                raise ValueError(f'keys.{name}: the name "{name}" is the admin key\'s own; choose another')
+            if key.sha256 in owners:
+                raise ValueError(f"keys.{name}: the same key as {owners[key.sha256]}; make one for each")
+            owners[key.sha256] = f"keys.{name}"
         return self
 
     def weights(self, classifier: ClassifierName) -> str | None:
@@ -160,12 +187,36 @@ class Ui(Part):
     port: Port = 7860
 
 
+class Sampling(Part):
+    """An adapter's own sampling; null leaves it to the engine, which knows what else is wrong with a value."""
+
+    frequency_penalty: Finite | None = None
+    length_penalty: Finite | None = None
+    logit_bias: Mapping[str, Finite] | None = None
+    max_tokens: int | None = None
+    min_p: Finite | None = None
+    min_tokens: int | None = None
+    presence_penalty: Finite | None = None
+    repetition_penalty: Finite | None = None
+    seed: int | None = None
+    stop: Annotated[tuple[str, ...], Listed] | None = None
+    stop_token_ids: tuple[int, ...] | None = None
+    temperature: Finite | None = None
+    top_k: int | None = None
+    top_p: Finite | None = None
+
+
 class Adapter(Part):
     path: str = Field(min_length=1)
     label: str | None = Field(default=None, pattern=r"\w")
     tags: Mapping[Name, Annotated[tuple[Name, ...], Listed, Field(min_length=1)]] = {}
     system_prompt: str | None = Field(default=None, min_length=1)
-    sampling: Mapping[Sampling, Any] = {}
+    sampling: Sampling = Sampling()
+
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """What of `sampling` is set, as JSON has it."""
+        return self.sampling.model_dump(mode="json", exclude_none=True)
 
 
 class Stack(Part):
@@ -249,7 +300,8 @@ class Stack(Part):
 
     def below(self, text: str) -> Path:
         """A path of the file as an absolute one: relative paths are relative to the file."""
-        return (self.file.parent / Path(text).expanduser()).resolve()
+        # Path.expanduser raises for a user who does not exist.
+        return (self.file.parent / os.path.expanduser(text)).resolve()
 
     def _ref(self, text: str, key: str) -> Ref:
         folder = self.below(text)
@@ -261,5 +313,5 @@ class Stack(Part):
 
 
 def _local_url(host: str, port: int) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    return f"http://{host}:{port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -13,7 +13,8 @@ from router.workers import Workers
 
 
 def main() -> int:
-    """Exit code 2: the stack cannot work as written. A signal drains open requests and ends the process."""
+    """Exit code 2: the stack cannot work as written; 0 after a signal, which drains open requests and ends the
+    process; 130 for a Ctrl-C before it served."""
     arguments = _arguments()
     try:
         if arguments.command == "key":
@@ -29,10 +30,12 @@ def main() -> int:
             serve(stack, arguments.log_level)
         else:
             shared = (stack, arguments.log_level, True)
-            Workers(stack.router.workers, serve, shared, stack.router.drain_s).run()
+            return Workers(stack.router.workers, serve, shared, stack.router.drain_s).run()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

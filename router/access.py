@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import secrets
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,19 +14,22 @@ from typing import TYPE_CHECKING, Any
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.errors import StorageError
 
-from adapters import Router
+from adapters import ADMIN, Router
 from router.asgi import Request
-from router.errors import Forbidden, TooManyRequests, Unauthorized
+from router.errors import EngineUnavailable, Forbidden, TooManyRequests, Unauthorized
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
 
-    from router.life import Life
+    from router.life import Life, Occupancy
 
 PREFIX = "ls-"
 KEY_BYTES = 32
 QUIET_S = 60.0
 MINUTE_S = 60
+BYTES_A_TOKEN = 4
+"""Of English; no tokenizer runs here."""
+
 REDIS_TIMEOUT_S = 0.5
 """A request waits no longer than this for its budget."""
 
@@ -66,7 +67,7 @@ class Client:
 
     def may_use(self, names: Iterable[str]) -> tuple[str, ...]:
         """Of these adapters, those that the key is good for."""
-        return tuple(names if self.adapters is None else (name for name in names if name in self.adapters))
+        return tuple(names if self.adapters is None else [name for name in names if name in self.adapters])
 
 
 ANYONE = Client("")
@@ -78,9 +79,9 @@ class Keys:
 
     def __init__(self, router: Router) -> None:
         self._open = not router.keys
-        self._admin = router.admin_key
+        self._admin = bytes.fromhex(router.admin_key) if router.admin_key else None
         self._clients = {
-            key.sha256: Client(
+            bytes.fromhex(key.sha256): Client(
                 name,
                 None if key.adapters is None else frozenset(key.adapters),
                 _budget(name, "requests", key.requests_per_minute),
@@ -89,12 +90,12 @@ class Keys:
             for name, key in router.keys.items()
         }
         if self._admin:
-            self._clients[self._admin] = Client("admin", admin=True)
+            self._clients[self._admin] = Client(ADMIN, admin=True)
 
     def client(self, request: Request) -> Client:
         """Who asks. Raises Unauthorized."""
         given = _given(request)
-        if given and (client := self._clients.get(hashlib.sha256(given).hexdigest())):
+        if given and (client := self._clients.get(hashlib.sha256(given).digest())):
             return client
         if self._open:
             return ANYONE
@@ -109,7 +110,7 @@ class Keys:
         given = _given(request)
         if not given:
             raise Unauthorized("the admin key is needed: Authorization: Bearer …")
-        if hashlib.sha256(given).hexdigest() != self._admin:
+        if hashlib.sha256(given).digest() != self._admin:
             raise Forbidden("this needs the admin key")
 
     @property
@@ -142,7 +143,7 @@ def _given(request: Request) -> bytes:
 
 
 class Counters(MemoryStorage):
-    """limits' memory without its sweep for expired keys, a task at every request: here are two keys a client."""
+    """limits' memory without its sweep for expired keys, a task at every request: here are two a client."""
 
     STORAGE_SCHEME = ["async+counters"]  # noqa: RUF012  # as the library has it
 
@@ -151,62 +152,61 @@ class Counters(MemoryStorage):
         now = time.time()
         if self.expirations.get(key, 0.0) <= now:
             self.storage[key], self.expirations[key] = 0, now + expiry
-        self.storage[key] += amount
-        return self.storage[key]
+        count = self.storage[key] = self.storage[key] + amount
+        return count
 
 
 class Limits:
-    """Budgets per minute, in this process or in a Redis that several routers share.
+    """What a process takes on at once, and what a key may take a minute, here or in a Redis that routers share.
 
-    A minute begins with its first request. Tokens are known only after the answer, so it is the answer that
-    overdraws the budget, and the requests after it are refused until the minute is over.
+    A minute begins with its first request. The tokens of a prompt are estimated before the engine is asked, and
+    put right, with those of the answer, when it has ended. Who has any left may ask.
     """
 
-    def __init__(self, storage: str) -> None:
+    def __init__(self, router: Router, occupancy: Occupancy) -> None:
+        storage = router.limits_storage
+        self._occupancy, self._most = occupancy, router.max_in_flight
         self._pool = None if storage.startswith("memory") else _pool(storage)
         self._store: Storage = Counters() if self._pool is None else _redis(storage, self._pool)
-        self._overdrawn: dict[str, float] = {}
-        self._spending = set[asyncio.Task[None]]()
         self._complained = 0.0
 
     async def admit(self, client: Client) -> None:
-        """Count one request. Raises TooManyRequests."""
-        if client.tokens and (until := self._overdrawn.get(client.name, 0.0)) > time.time():
-            raise client.tokens.spent(until)
-        if client.requests and (until := await self._count(client.requests, 1)):
-            raise client.requests.spent(until)
+        """Count a request that the occupancy has counted already. Raises EngineUnavailable or TooManyRequests."""
+        if self._occupancy.draining:
+            raise EngineUnavailable("this router is shutting down; another, or this one later, will answer")
+        if self._occupancy.in_flight > self._most:
+            raise TooManyRequests(f"{self._most} requests are being answered already (router.max_in_flight)", 1)
+        if client.requests:
+            await self._spend(client.requests, 1)
 
-    def ended(self, lives: Sequence[Life]) -> None:
-        """As an Observer: count what the answers took, prompts included."""
-        took = Counter[Budget]()
-        for life in lives:
-            if life.client.tokens:
-                took[life.client.tokens] += life.tokens
-        if took:
-            task = asyncio.get_running_loop().create_task(self._spend(took))
-            self._spending.add(task)
-            task.add_done_callback(self._spending.discard)
+    async def charge(self, life: Life, size: int) -> None:
+        """Take what a body of so many bytes may hold from its key's tokens. Raises TooManyRequests."""
+        if life.client.tokens:
+            life.charged = size // BYTES_A_TOKEN
+            await self._spend(life.client.tokens, life.charged)
+
+    async def settle(self, life: Life) -> None:
+        """Put the charge of a request that has ended right, in the minute in which it ends."""
+        if life.client.tokens and (more := life.tokens - life.charged):
+            try:
+                await self._store.incr(life.client.tokens.counter, MINUTE_S, more)
+            except StorageError as error:
+                self._complain(error)
 
     async def close(self) -> None:
         """Close what is open towards Redis."""
-        await asyncio.gather(*self._spending)
         if self._pool:
             await self._pool.disconnect()
 
-    async def _spend(self, took: Mapping[Budget, int]) -> None:
-        for budget, tokens in took.items():
-            if tokens and (until := await self._count(budget, tokens)):
-                self._overdrawn[budget.owner] = until
-
-    async def _count(self, budget: Budget, amount: int) -> float:
-        """When the minute ends, in Unix seconds, if this is more than it had left; 0 otherwise."""
+    async def _spend(self, budget: Budget, amount: int) -> None:
         try:
-            if await self._store.incr(budget.counter, MINUTE_S, amount) <= budget.amount:
-                return 0.0
-            return await self._store.get_expiry(budget.counter)
+            if await self._store.incr(budget.counter, MINUTE_S, amount) - amount < budget.amount:
+                return
+            until = await self._store.get_expiry(budget.counter)
         except StorageError as error:
             self._complain(error)
-            return 0.0
+            return
+        raise budget.spent(until)
 
     def _complain(self, error: Exception) -> None:
         """A store that is down must not take the endpoint down with it: requests pass uncounted meanwhile."""

@@ -38,7 +38,8 @@ class Admin:
     async def feedback(self, body: dict[str, Any], client: Client, now: float) -> dict[str, Any]:
         """`POST /feedback {"request_id", "adapter"?, "rating"?: "up" | "down", "comment"?}`.
 
-        `adapter` is the model that would have been right. Raises BadRequest, or NotFound for an unknown request.
+        `adapter` is the model that would have been right. Of its own requests alone a key may speak, but for the
+        admin's. Raises BadRequest, or NotFound for an unknown request.
         """
         log = self._kept()
         if unknown := sorted(set(body) - set(FIELDS)):
@@ -53,8 +54,8 @@ class Admin:
         if not any(body.get(field) for field in FIELDS[1:]):
             raise BadRequest(f"say something: {', '.join(FIELDS[1:])}", param="rating")
         said = (now, body["request_id"], client.name, *(body.get(field) for field in FIELDS[1:]))
-        if not await asyncio.wrap_future(log.add_feedback(said)):
-            raise NotFound(f'no request "{body["request_id"]}" was decided here', param="request_id")
+        if not await asyncio.wrap_future(log.add_feedback(said, of_any=client.admin)):
+            raise NotFound(f'no request "{body["request_id"]}" of this key was decided here', param="request_id")
         return {"stored": True}
 
     def _kept(self) -> DecisionLog:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-Headers = list[tuple[bytes, bytes]]
+from router.asgi import Headers
 
 NOT_RELAYED = frozenset(
     (
@@ -66,10 +66,9 @@ class Exchange:
     _hops = b""
     _waiter: asyncio.Future[None] | None = None
 
-    def __init__(self, source: Source, bodiless: bool) -> None:
+    def __init__(self, source: Source) -> None:
         self.headers: Headers = []
         self._source: Source | None = source
-        self._bodiless = bodiless
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # saves a frame of Python's per chunk
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -229,10 +228,6 @@ class Exchange:
             self.headers = [pair for pair in self.headers if pair[0] not in hops]
         self.status = status
         self.reusable = self._parser.should_keep_alive()
-        if self._bodiless:
-            # The parser cannot be told that no body follows, so this connection is not used again.
-            self.over = True
-            raise _Enough
 
     def on_message_complete(self) -> None:
         if self.status:

@@ -44,19 +44,22 @@ class App:
         router = stack.router
         self._scorer, self._upstream = scorer, upstream
         self._engine = engine = Engine(stack, upstream)
-        self._limits = Limits(router.limits_storage)
         self.occupancy = Occupancy()
+        self._limits = Limits(router, self.occupancy)
         keys, catalog, metrics = Keys(router), Catalog(stack, engine), Metrics(self.occupancy)
         decider = Decider(stack, scorer, catalog)
-        kept = DecisionLog(stack.below(router.decision_log)) if router.decision_log else None
+        kept = _decision_log(stack)
         traces = to_collector(router.otlp) if router.otlp else None
-        self._ledger = Ledger([one for one in (traces, metrics, kept, self._limits) if one])
+        self._ledger = Ledger([one for one in (traces, metrics, kept) if one])
         self._held_back = [one for one in (traces, kept) if one]
         self._completions = Completions(
             stack, keys, self._limits, engine, decider, Forwarder(stack, upstream, engine),
             self._ledger, traces, self.occupancy,
         )  # fmt: skip
-        self._own = Own(stack, keys, engine, catalog, decider, metrics, Admin(kept), self._ledger, self.occupancy)
+        self._metrics = metrics
+        self._own = Own(
+            stack, keys, self._limits, engine, catalog, decider, metrics, Admin(kept), self._ledger, self.occupancy
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Entry point of ASGI."""
@@ -67,10 +70,11 @@ class App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        watcher = asyncio.create_task(self._engine.watch())
+        watchers = [asyncio.create_task(one) for one in (self._engine.watch(), self._metrics.watch())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        watcher.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         self._scorer.close()
         await self._upstream.close()
         self._ledger.show()
@@ -93,3 +97,8 @@ class App:
         except Exception:
             log.exception("a fault of the router's own, request %s", request.id)
             await request.fail(ApiError("the router failed; its log says why"))
+
+
+def _decision_log(stack: Stack) -> DecisionLog | None:
+    router = stack.router
+    return DecisionLog(stack.below(router.decision_log), router.decision_log_days) if router.decision_log else None

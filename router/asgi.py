@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import time
@@ -20,6 +21,9 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
+ABORT = "abort"
+"""The key, in a scope's state, of the server's way to drop a connection."""
+
 DRAIN = 8
 """A body of up to 8 times the limit is read to its end and dropped: many clients, asked to stop in the middle
 of sending, report a broken pipe instead of the 413."""
@@ -32,13 +36,14 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request, and the way back to its client. `identity` goes along with every answer."""
 
-    __slots__ = ("_headers", "identity", "method", "path", "query", "receive", "send")
+    __slots__ = ("_headers", "_state", "identity", "method", "path", "query", "receive", "send")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._state: dict[str, Any] = scope.get("state") or {}
         self.receive, self.send = receive, send
         given = self.header(b"x-request-id")
         self.identity: Headers = [(b"x-request-id", given if given and REQUEST_ID.fullmatch(given) else _new_id())]
@@ -60,17 +65,11 @@ class Request:
         return {key.decode(): value.decode("latin-1") for key, value in self._headers if key in names}
 
     async def json(self, limit: int) -> dict[str, Any]:
-        """The body as an object. Raises TooLarge (limit in bytes), BadRequest or ClientGone."""
-        body = await self._read(limit)
-        try:
-            data = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
-        if not isinstance(data, dict):
-            raise BadRequest("the body must be a JSON object", code="invalid_json")
-        return data
+        """The body as an object. Raises as `read` and `parsed` do."""
+        return parsed(await self.read(limit))
 
-    async def _read(self, limit: int) -> bytes:
+    async def read(self, limit: int) -> bytes:
+        """The body. Raises TooLarge (limit in bytes) or ClientGone."""
         declared = self.header(b"content-length") or b"0"
         size = int(declared) if declared.isdigit() and len(declared) < 20 else 0
         if size > limit * DRAIN:
@@ -100,6 +99,24 @@ class Request:
         """An error page; only before the answer has started."""
         headers = self.identity if headers is None else headers
         await self.reply(error.status, error.body(anthropic), [*headers, *error.headers])
+
+    async def abort(self) -> None:
+        """Drop the connection with all that the client has not read. ASGI has no word for it: router/server.py
+        says how; another server closes a connection whose answer is left incomplete."""
+        if ABORT in self._state:
+            self._state[ABORT]()
+            await asyncio.sleep(0)  # the server hears of it
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """A body as an object. Raises BadRequest."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if not isinstance(data, dict):
+        raise BadRequest("the body must be a JSON object", code="invalid_json")
+    return data
 
 
 def _new_id() -> bytes:

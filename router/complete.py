@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from adapters import Stack
 from router.access import Keys, Limits
-from router.asgi import ClientGone, Request
+from router.asgi import ClientGone, Request, parsed
 from router.decide import Decider
 from router.endpoints import Endpoint
 from router.engine import Engine
@@ -17,18 +18,14 @@ from router.errors import (
     EngineTooSlow,
     EngineUnavailable,
     MethodNotAllowed,
-    TooManyRequests,
 )
-from router.forward import Call, Forwarder, fail
-from router.life import Ledger, Life, Occupancy
+from router.forward import Call, Forwarder, last_word
+from router.life import GONE, Ledger, Life, Occupancy
 from router.tracing import Traces
 from router.watch import Watch
 
 PASSED_ON = frozenset((b"accept", b"user-agent", b"tracestate", b"anthropic-version", b"anthropic-beta"))
 """Request headers that the engine gets; keys and cookies stay here."""
-
-GONE = 499
-"""The status, nginx's, under which a request is counted whose client went away."""
 
 
 class Completions:
@@ -58,34 +55,35 @@ class Completions:
             raise MethodNotAllowed(f"{endpoint.path} takes POST, not {request.method}", allow="POST")
         traceparent = (request.header(b"traceparent") or b"").decode("latin-1")
         life = Life(endpoint.path, request.id, traceparent or None)
-        self._occupancy.in_flight += 1
-        if self._traces:
-            self._traces.began(life)
         try:
-            await self._admitted(endpoint, request, life)
+            with self._occupancy:
+                if self._traces:
+                    self._traces.began(life)
+                await self._admitted(endpoint, request, life)
         except ApiError as error:
             life.status, life.error = error.status, life.error or error.code or error.kind
             raise
+        except asyncio.CancelledError as why:
+            ended = self._cut_off(why)
+            life.status, life.error = ended.status, ended.code
+            raise ended from None
         except ClientGone:
             life.status, life.error = GONE, "client_gone"
             raise
         finally:
-            self._occupancy.in_flight -= 1
             life.end()
             self._ledger.add(life)
+            await self._limits.settle(life)
 
     async def _admitted(self, endpoint: Endpoint, request: Request, life: Life) -> None:
-        client = life.client = self._keys.client(request)
-        if self._occupancy.draining:
-            raise EngineUnavailable("this router is shutting down; another, or this one later, will answer")
-        if self._occupancy.in_flight > self._router.max_in_flight:
-            most = self._router.max_in_flight
-            raise TooManyRequests(f"{most} requests are being answered already (router.max_in_flight)", 1)
-        await self._limits.admit(client)
-        await self._answered(endpoint, request, life)
+        life.client = self._keys.client(request)
+        await self._limits.admit(life.client)
+        body = await request.read(self._body_limit)
+        await self._limits.charge(life, len(body))
+        life.admitted = True
+        await self._answered(endpoint, request, parsed(body), life)
 
-    async def _answered(self, endpoint: Endpoint, request: Request, life: Life) -> None:
-        body = await request.json(self._body_limit)
+    async def _answered(self, endpoint: Endpoint, request: Request, body: dict[str, Any], life: Life) -> None:
         _check(body, endpoint)
         if endpoint.model_optional and body.get("model") is None:
             body["model"] = self._base
@@ -96,12 +94,20 @@ class Completions:
                 life.routed = await self._decider.decide(request, body, life.client)
                 call = Call(endpoint, body, _passed_on(request, life), life.routed, request, life, watch.end)
                 await self._forwarder.forward(call)
-        except TimeoutError:
-            limit = f"{self._router.answer_timeout_s:g} s (router.answer_timeout_s)"
-            error = EngineTooSlow(f"the answer took longer than {limit}")
+        except (TimeoutError, asyncio.CancelledError) as why:
+            error = self._cut_off(why)
             if call is None:
                 raise error from None
-            await fail(call, error)
+            await last_word(call, error)
+
+    def _cut_off(self, why: BaseException) -> ApiError:
+        """What the client is told. Its leaving is a ClientGone: only the server cancels, when it has drained."""
+        if isinstance(why, TimeoutError):
+            limit = f"{self._router.answer_timeout_s:g} s (router.answer_timeout_s)"
+            return EngineTooSlow(f"the answer took longer than {limit}")
+        if task := asyncio.current_task():
+            task.uncancel()
+        return EngineUnavailable("this router is shutting down, and the answer took longer than router.drain_s")
 
 
 def _check(body: Mapping[str, Any], endpoint: Endpoint) -> None:

@@ -14,6 +14,8 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
+import orjson
+
 from router.choose import Decision, Policy, choose
 from router.wording import substance
 
@@ -36,7 +38,7 @@ class Words:
 
     def digest(self) -> bytes:
         """16 bytes that stand for all of it."""
-        return blake2b("\0".join((self.system, *self.turns)).encode(), digest_size=16).digest()
+        return blake2b(orjson.dumps((self.system, *self.turns)), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Rules:
 
     base: str
     threshold: float
-    system_weight: float = 0.1
+    system_weight: float
 
 
 @dataclass(frozen=True)

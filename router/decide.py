@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -112,12 +113,15 @@ class Decider:
             return self._unjudged(Reason.NO_CANDIDATE, words)
         with_system = bool(words.system and self._system_weight)
         texts = [*words.turns, words.system] if with_system else words.turns
+        began = time.perf_counter()
         try:
             judged = await self._scorer.judge(texts, candidates)
-        except TimeoutError:
-            return self._unjudged(Reason.CLASSIFIER_TIMEOUT, words)
-        except ClassifierError:
-            return self._unjudged(Reason.CLASSIFIER_ERROR, words)
+        except (TimeoutError, ClassifierError) as error:
+            waited_ms = (time.perf_counter() - began) * 1000
+            timeout = isinstance(error, TimeoutError)
+            return self._unjudged(
+                Reason.CLASSIFIER_TIMEOUT if timeout else Reason.CLASSIFIER_ERROR, words, waited_ms
+            )
         turns, system = (judged[:-1], judged[-1].scores) if with_system else (judged, None)
         rules = Rules(self._base, turns[-1].threshold, self._system_weight)
         decision, scores = conclude(words, [turn.scores for turn in turns], system, rules)
@@ -125,8 +129,8 @@ class Decider:
             decision, scores, _waited_ms(judged), all(one.cached for one in judged), *self._logged(words)
         )
 
-    def _unjudged(self, reason: Reason, words: Words) -> Routed:
-        return Routed(Decision(self._base, None, reason), {}, 0.0, False, *self._logged(words))
+    def _unjudged(self, reason: Reason, words: Words, waited_ms: float = 0.0) -> Routed:
+        return Routed(Decision(self._base, None, reason), {}, waited_ms, False, *self._logged(words))
 
     def _logged(self, words: Words) -> tuple[str, str | None]:
         text = words.turns[-1]

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -56,6 +57,11 @@ event loop's turn is over, 5 ms later; few sizes, because it keeps every stateme
 MOST_WAITING = 20_000
 GATHER_S = 0.1
 
+DAY_S = 86_400
+PRUNE_S = 60.0
+PRUNED = 1000
+"""Rows that are deleted at once: other workers wait for the file meanwhile."""
+
 Job = Callable[[sqlite3.Connection], Any]
 
 log = logging.getLogger(__name__)
@@ -64,9 +70,10 @@ log = logging.getLogger(__name__)
 class DecisionLog:
     """An Observer. A log that cannot be written loses rows, is loud about it, and never holds a request up."""
 
-    def __init__(self, file: Path) -> None:
-        """Raises ConfigError when the file cannot be opened."""
-        self._file = file
+    def __init__(self, file: Path, days: float | None = None) -> None:
+        """Rows older than `days` are deleted. Raises ConfigError when the file cannot be opened."""
+        self._file, self._days = file, days
+        self._prune_at = 0.0
         # Appended to and popped from without a lock that the writer could hold while the event loop wants it.
         self._rows: deque[tuple[Any, ...]] = deque()
         self._jobs: deque[tuple[Job, Future[Any]]] = deque()
@@ -83,7 +90,8 @@ class DecisionLog:
         self._thread.start()
 
     def ended(self, lives: Sequence[Life]) -> None:
-        """Hand rows to the writer."""
+        """Hand rows to the writer. Who was not admitted must not be able to fill it."""
+        lives = [life for life in lives if life.admitted]
         fit = lives[: max(0, MOST_WAITING - len(self._rows))]
         self._rows.extend(map(_row, fit))
         self._lost += len(lives) - len(fit)
@@ -94,11 +102,15 @@ class DecisionLog:
         self._wake.set()
         self._thread.join(10)
 
-    def add_feedback(self, said: tuple[Any, ...]) -> Future[bool]:
-        """Store (time, request id, key, adapter, rating, comment); False where there is no such request."""
+    def add_feedback(self, said: tuple[Any, ...], of_any: bool) -> Future[bool]:
+        """Store (time, request id, key, adapter, rating, comment); False where the key has no such request, or
+        nobody has where it may speak `of_any`."""
 
         def store(database: sqlite3.Connection) -> bool:
-            known = database.execute("select 1 from decisions where request_id = ? limit 1", (said[1],)).fetchone()
+            known = database.execute(
+                "select 1 from decisions where request_id = ? and (? or key = ?) limit 1",
+                (said[1], of_any, said[2]),
+            ).fetchone()
             if known:
                 database.execute("insert into feedback values (?, ?, ?, ?, ?, ?)", said)
             return known is not None
@@ -132,15 +144,18 @@ class DecisionLog:
             self._wake.wait(GATHER_S)
             self._wake.clear()
             closing = self._closing
-            jobs = _popped(self._jobs)
+            jobs = [one for one in _popped(self._jobs) if one[1].set_running_or_notify_cancel()]
+            if self._days is not None and time.monotonic() >= self._prune_at:
+                jobs.append((self._prune, Future()))
             rows = _popped(self._rows)  # after the jobs, so that what they ask for is there
             try:
                 if rows or jobs:
                     database = database or _open(self._file)
                     with database:
                         _insert(database, rows)
-                        for job, future in jobs:
-                            future.set_result(job(database))
+                        results = [(future, job(database)) for job, future in jobs]
+                    for future, result in results:  # what a client is told has been written
+                        future.set_result(result)
             except Exception as error:  # whatever it is, the thread must live on
                 self._failed(rows, jobs, error)
                 database = None
@@ -150,12 +165,20 @@ class DecisionLog:
         if database:
             database.close()
 
+    def _prune(self, database: sqlite3.Connection) -> None:
+        """Of the rows that were written first, which are the oldest: where all are too old, there are more."""
+        self._prune_at = time.monotonic() + PRUNE_S
+        for table in ("decisions", "feedback"):
+            first = f"select rowid from {table} order by rowid limit {PRUNED}"
+            old = f"delete from {table} where time < ? and rowid in ({first})"
+            if database.execute(old, (time.time() - (self._days or 0) * DAY_S,)).rowcount == PRUNED:
+                self._prune_at = 0.0
+
     def _failed(self, rows: list[Any], jobs: list[tuple[Job, Future[Any]]], error: Exception) -> None:
         log.error("%s cannot be written: %s", self._file, error)
         self._lost += len(rows)
         for _, future in jobs:
-            if not future.done():
-                future.set_exception(error)
+            future.set_exception(error)
 
 
 def _row(life: Life) -> tuple[Any, ...]:

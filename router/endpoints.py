@@ -70,7 +70,7 @@ def filled(body: dict[str, Any], endpoint: Endpoint, model: str, adapter: Adapte
     if adapter is None:
         return sent
     if endpoint.generates:
-        for name, value in adapter.sampling.items():
+        for name, value in adapter.defaults.items():
             spelled = endpoint.spelled(name)
             if not any(sent.get(one) is not None for one in spelled):
                 sent[spelled[0]] = value
@@ -80,13 +80,14 @@ def filled(body: dict[str, Any], endpoint: Endpoint, model: str, adapter: Adapte
 
 
 def _fill_system(sent: dict[str, Any], where: str, prompt: str) -> None:
-    if where != "messages":
-        if not sent.get(where):
-            sent[where] = prompt
+    """Responses have two places for it: `instructions`, and a message of `input`."""
+    turns = sent.get("input" if where == "instructions" else "messages")
+    if isinstance(turns, list) and any(map(_is_system, turns)):
         return
-    messages = sent.get("messages")
-    if isinstance(messages, list) and not any(map(_is_system, messages)):
-        sent["messages"] = [{"role": "system", "content": prompt}, *messages]
+    if where != "messages":
+        sent[where] = sent.get(where) or prompt
+    elif isinstance(turns, list):
+        sent["messages"] = [{"role": "system", "content": prompt}, *turns]
 
 
 def _is_system(message: object) -> bool:

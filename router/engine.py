@@ -43,7 +43,13 @@ class Engine:
         """Refresh until cancelled."""
         while True:
             self._look.clear()
-            self._set(await self._ask())
+            try:
+                self._set(await self._ask())
+            except Exception as error:  # whatever it is, somebody must go on looking
+                problem = f"the router cannot tell what the engine serves: {type(error).__name__}"
+                if self.serving.problem != problem:
+                    log.exception(problem)
+                self._set(Serving(problem=problem))
             try:
                 async with asyncio.timeout(POLL_DOWN_S if self.serving.problem else POLL_S):
                     await self._look.wait()
@@ -101,10 +107,11 @@ class Engine:
             return Serving(problem=f"the engine is not well: status {health[0]} and {listed[0]}")
         try:
             names = {model["id"] for model in orjson.loads(listed[1])["data"]}
+            known = sorted(names)
         except (ValueError, KeyError, TypeError):
             return Serving(problem="what answers at the engine's address is no OpenAI server")
         if self._stack.base.name not in names:
-            return Serving(problem=f"the engine serves {sorted(names)}, not {self._stack.base.name}")
+            return Serving(problem=f"the engine serves {known}, not {self._stack.base.name}")
         return Serving(tuple(name for name in self._stack.adapters if name in names), problem="")
 
     async def _get(self, path: str) -> tuple[int, bytes]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
 
 from adapters import Stack
 from router.choose import Policy, choose
 from router.classify import load_classifiers
+from router.classify.batcher import ClassifierError
 from router.classify.scorer import Judged, Scorer
 
 
 def explain(stack: Stack, text: str) -> None:
-    """All adapters count as served. Raises ConfigError when a classifier cannot be loaded."""
-    judged = asyncio.run(_judge(stack, text))
+    """All adapters count as served, and the classifier has all the time that it needs. Exits with 1 when it fails;
+    raises ConfigError when it cannot be loaded."""
+    try:
+        judged = asyncio.run(_judge(_patient(stack), text))
+    except (ClassifierError, TimeoutError) as error:
+        sys.exit(f"the classifier failed: {error or 'it took too long'}")
     decision = choose(judged.scores, Policy(stack.base.name, judged.threshold))
     print(f"{decision.model}  ({decision.reason}, threshold {judged.threshold:.2f}, {judged.ms:.1f} ms)")
     for name, score in judged.scores.items():
@@ -27,3 +34,9 @@ async def _judge(stack: Stack, text: str) -> Judged:
     finally:
         scorer.close()
     return judged
+
+
+def _patient(stack: Stack) -> Stack:
+    """`classify_timeout_s` is about clients that wait."""
+    router = stack.router.model_copy(update={"classify_timeout_s": math.inf})
+    return stack.model_copy(update={"router": router})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,9 +19,12 @@ from router.endpoints import Endpoint, filled
 from router.engine import Engine
 from router.errors import ApiError, BadRequest
 from router.life import Life
-from router.sse import error_event, is_error, is_last, whole_events
+from router.sse import count, error_event, is_error, is_last, whole_events
 from router.upstream import Answer, Headers, Refused, Upstream, UpstreamError
 from router.usage import MARK, note, without_usage
+
+LAST_WORD_S = 0.8
+"""For a client to take the news that its time is over."""
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +114,7 @@ class Forwarder:
 
     def _key(self, call: Call, body: dict[str, Any]) -> bytes | None:
         try:
-            return self._cache.key(call.endpoint, body)
+            return self._cache.key(call.endpoint, body, call.hide_usage)
         except orjson.JSONEncodeError:
             return None  # nested too deep, which `_dumped` tells the client
 
@@ -129,19 +133,23 @@ class Forwarder:
 
     async def _opened(self, call: Call, body: dict[str, Any]) -> Opened:
         """The first byte of the model that was chosen, or of the base where `auto` chose one that fails."""
-        base = self._stack.base.name
-        if not call.routed.by_choice or call.routed.decision.model == base:
+        base, chosen, status = self._stack.base.name, call.routed, 0
+        if not chosen.by_choice or chosen.decision.model == base:
             return await self._asked(call, body)
         try:
             opened = await self._asked(call, body)
             if not opened.failed:
                 return opened
+            status = opened.answer.status
             opened.answer.leave()
         except UpstreamError:
             log.warning("%s broke off before its first byte, request %s", body["model"], call.life.request_id)
         self._engine.look()
-        call.routed = call.life.routed = call.routed.fallen_back(base)
-        return await self._asked(call, self._body(call))
+        call.routed = call.life.routed = chosen.fallen_back(base)
+        opened = await self._asked(call, self._body(call))
+        if opened.failed and opened.answer.status == status:  # the request's fault, or the engine's: no adapter's
+            call.routed = call.life.routed = chosen
+        return opened
 
     async def _asked(self, call: Call, body: dict[str, Any]) -> Opened:
         """One model's answer. A connection that is refused is tried again while the engine may be restarting:
@@ -154,9 +162,7 @@ class Forwarder:
                 answer = await self._upstream.ask("POST", call.endpoint.path, call.headers, raw)
             except Refused as error:
                 self._engine.refused(error)
-                if time.monotonic() < deadline:
-                    continue
-                raise self._engine.lost(error) from error
+                continue
             except ValueError as error:
                 raise BadRequest(f"a header that cannot be passed on: {error}") from None
             try:
@@ -179,7 +185,7 @@ class Forwarder:
         answer, body = opened.answer, opened.first
         if MARK in body:
             note(call.life, body)
-        if keep is not None and self._cache.fits(len(body)):
+        if keep is not None:
             self._cache.put(keep, Stored(answer.headers, body))
         await self._start(call, answer.status, answer.headers)
         await call.request.send({"type": "http.response.body", "body": body})
@@ -190,17 +196,19 @@ class Forwarder:
         kept: list[bytes] | None = None if keep is None else []
         size, events = 0, opened.first
         while events:
-            call.life.events += events.count(b"\n\n")
+            call.life.events += count(events)
             if MARK in events:
                 note(call.life, events)
                 if call.hide_usage:
                     events = without_usage(events)
+            if is_error(events):
+                call.life.error, kept = "engine_error", None
             if kept is not None:
                 size += len(events)
                 kept.append(events)
                 kept = kept if self._cache.fits(size) else None
             if is_last(events):
-                if keep is not None and kept and not any(map(is_error, kept)):
+                if keep is not None and kept:
                     self._cache.put(keep, Stored(opened.answer.headers, b"".join(kept)))
                 call.complete()
             await call.request.send({"type": "http.response.body", "body": events, "more_body": True})
@@ -227,6 +235,15 @@ async def fail(call: Call, error: ApiError) -> None:
     last = error_event(error.body(call.endpoint.anthropic), call.endpoint.anthropic)
     await call.request.send({"type": "http.response.body", "body": last, "more_body": True})
     await call.request.send({"type": "http.response.body", "body": b""})
+
+
+async def last_word(call: Call, error: ApiError) -> None:
+    """End a call that nothing else bounds any more: a client that does not even read the error is cut off."""
+    try:
+        async with asyncio.timeout(LAST_WORD_S):
+            await fail(call, error)
+    except TimeoutError:
+        await call.request.abort()
 
 
 def _dumped(body: dict[str, Any]) -> bytes:

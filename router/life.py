@@ -14,6 +14,12 @@ from router.decide import Routed
 
 GATHER_S = 0.02
 
+GONE = 499
+"""The status, nginx's, under which a request is counted whose client went away."""
+
+LEFT = (GONE, 504)
+"""Of answers that were left before they could tell what they took."""
+
 log = logging.getLogger(__name__)
 
 
@@ -21,6 +27,7 @@ log = logging.getLogger(__name__)
 class Life:
     """One request, filled in on its way.
 
+    `admitted`: its key is known and had budget left. `charged`: the tokens that its prompt may hold.
     `at` is in Unix seconds, `began` of the performance counter; the other times are seconds since then.
     """
 
@@ -30,6 +37,8 @@ class Life:
     at: float = field(default_factory=time.time)
     began: float = field(default_factory=time.perf_counter)
     client: Client = ANYONE
+    admitted: bool = False
+    charged: int = 0
     routed: Routed | None = None
     status: int = 0
     error: str | None = None
@@ -42,8 +51,12 @@ class Life:
 
     @property
     def tokens(self) -> int:
-        """Read and written. Of a stream that was left before it told its usage, the events: each holds a token."""
-        return (self.prompt_tokens or 0) + (self.completion_tokens or self.events)
+        """Read and written. Where a stream, or an answer that was left, did not tell: its prompt is what was
+        charged for it, and each event a token."""
+        untold = self.charged if self.events or self.status in LEFT else 0
+        return (untold if self.prompt_tokens is None else self.prompt_tokens) + (
+            self.completion_tokens or self.events
+        )
 
     def answering(self) -> None:
         """The first byte of the answer is on its way."""
@@ -57,10 +70,16 @@ class Life:
 
 @dataclass
 class Occupancy:
-    """What this process is busy with, and whether it takes on more."""
+    """What this process is busy with (`with occupancy:` is one request more), and whether it takes on more."""
 
     in_flight: int = 0
     draining: bool = False
+
+    def __enter__(self) -> None:
+        self.in_flight += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
 
 
 class Observer(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import os
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """Set by the parent of several workers: each writes into files there, and any of them can tell the sum."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+GAUGE_S = 1.0
 CLASSIFY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 Labelled = Callable[..., Any]
@@ -64,7 +66,6 @@ class Metrics:
 
     def ended(self, lives: Sequence[Life]) -> None:
         """Count them, by the model that answered."""
-        self._gauge.set(self._occupancy.in_flight)
         counts: Counts = collections.Counter()
         for life in lives:
             name = life.routed.decision.model if life.routed else NOBODY
@@ -96,6 +97,12 @@ class Metrics:
             self._classify.observe(routed.classify_ms / 1000)
         if routed.decision.score is not None:
             self._score(name).observe(routed.decision.score)
+
+    async def watch(self) -> None:
+        """Tell how busy this process is, where another worker may be asked for it, until cancelled."""
+        while True:
+            self._gauge.set(self._occupancy.in_flight)
+            await asyncio.sleep(GAUGE_S)
 
     def page(self) -> bytes:
         """The text that Prometheus reads, over all workers."""

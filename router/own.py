@@ -8,16 +8,17 @@ from typing import Any
 import orjson
 
 from adapters import AUTO, Stack
-from router.access import Client, Keys
+from router.access import Client, Keys, Limits
 from router.admin import Admin
 from router.asgi import Request
 from router.catalog import Catalog
 from router.decide import Decider
 from router.endpoints import ENDPOINTS
 from router.engine import Engine
-from router.errors import BadRequest, MethodNotAllowed, NotFound
+from router.errors import BadRequest, EngineTooSlow, MethodNotAllowed, NotFound
 from router.life import Ledger, Occupancy
 from router.metrics import CONTENT_TYPE, Metrics
+from router.watch import Watch
 
 POSTS = frozenset(("/route", "/feedback"))
 GETS = frozenset(("/health", "/ready", "/metrics", "/v1/models", "/admin/decisions"))
@@ -33,6 +34,7 @@ class Own:
         self,
         stack: Stack,
         keys: Keys,
+        limits: Limits,
         engine: Engine,
         catalog: Catalog,
         decider: Decider,
@@ -42,6 +44,8 @@ class Own:
         occupancy: Occupancy,
     ) -> None:
         self._body_limit = int(stack.router.max_body_mb * 2**20)
+        self._within_s = stack.router.answer_timeout_s
+        self._limits = limits
         self._keys, self._engine, self._catalog, self._decider = keys, engine, catalog, decider
         self._metrics, self._admin, self._ledger, self._occupancy = metrics, admin, ledger, occupancy
 
@@ -70,21 +74,30 @@ class Own:
                 self._keys.admin(request)
                 self._ledger.show()
                 await request.reply(200, await self._admin.decisions(request.query))
+            case "/route" | "/feedback":
+                with self._occupancy:
+                    await request.reply(200, orjson.dumps(await self._admitted(request)))
             case _:
                 client = self._keys.client(request)
-                body = {} if expected == "GET" else await request.json(self._body_limit)
-                await request.reply(200, orjson.dumps(await self._answer(request, body, client)))
+                await self._engine.up(0)
+                name = path.removeprefix(ONE_MODEL)
+                models = self._catalog.all(client) if path == "/v1/models" else self._catalog.one(name, client)
+                await request.reply(200, orjson.dumps(models))
 
-    async def _answer(self, request: Request, body: dict[str, Any], client: Client) -> dict[str, Any]:
-        if request.path == "/feedback":
-            self._ledger.show()  # what it speaks of may have ended just now
-            return await self._admin.feedback(body, client, time.time())
-        await self._engine.up(0)
-        if request.path == "/route":
-            return await self._dry_run(request, body, client)
-        if request.path == "/v1/models":
-            return self._catalog.all(client)
-        return self._catalog.one(request.path.removeprefix(ONE_MODEL), client)
+    async def _admitted(self, request: Request) -> dict[str, Any]:
+        client = self._keys.client(request)
+        await self._limits.admit(client)
+        body = await request.json(self._body_limit)
+        try:
+            async with Watch(request.receive, self._within_s):
+                if request.path == "/route":
+                    answer = await self._dry_run(request, body, client)
+                else:
+                    self._ledger.show()  # what it speaks of may have ended just now
+                    answer = await self._admin.feedback(body, client, time.time())
+        except TimeoutError:
+            raise EngineTooSlow(f"this took longer than {self._within_s:g} s (router.answer_timeout_s)") from None
+        return answer
 
     def _problem(self) -> str:
         if self._occupancy.draining:
@@ -96,6 +109,7 @@ class Own:
     async def _dry_run(self, request: Request, body: dict[str, Any], client: Client) -> dict[str, Any]:
         if not isinstance(body.get("text", ""), str) or not any(field in body for field in SUBJECTS):
             raise BadRequest('give a "text", or the body of a chat or completion request', param="text")
+        await self._engine.up(0)
         routed = await self._decider.decide(request, {"model": AUTO} | body, client)
         return {
             "model": routed.decision.model,

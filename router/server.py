@@ -16,11 +16,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adapters import Stack
 from router.app import App
+from router.asgi import ABORT
 from router.errors import ApiError, BadRequest, TooSlow
+from router.stop import Stop
 
 GRACE_S = 1
-"""For connections that are still closing once their requests have ended."""
-
+"""For last words (router/forward.py), and for connections that are still closing."""
 
 CONTINUE = b"HTTP/1.1 100 "
 OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
@@ -43,7 +44,7 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(self, *positional: Any, head_bytes: int, seconds: float, **named: Any) -> None:
         super().__init__(*positional, **named)
         self._head_bytes, self._seconds = head_bytes, seconds
-        self._received = 0
+        self._received = self._read = self._latest = 0  # _read: since the read that ended the last head
         self._in_head = True
         self._too_slow: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle = None  # type: ignore[assignment]  # as uvicorn's own `cycle`
@@ -51,6 +52,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first request."""
+        self.app_state = self.app_state | {ABORT: transport.abort}
         super().connection_made(transport)
         self._start_clock()
 
@@ -64,14 +66,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the end of a head."""
+        self._latest = len(data)
+        self._read += self._latest
         if self._in_head:
-            self._received += len(data)
+            self._received += self._latest
             data = _without_offer(data)
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             if self._received > self._head_bytes:
-                limit = self._head_bytes // 1024
-                self._refuse(HeadTooLarge(f"the request's head is over {limit} KiB (router.max_header_kb)"))
+                self._refuse(self._too_large())
             elif self._received:
                 self._start_clock()
         elif not self._in_head:
@@ -84,6 +87,11 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """It has ended: what follows is the application's to bound."""
+        # The first, which costs nothing, is enough for nearly every client.
+        if self._read > self._head_bytes and self._head_size() > self._head_bytes:
+            self._refuse(error := self._too_large())
+            raise error  # the parser stops, and says once more that it could not read this
+        self._read = self._latest  # which may hold another head
         self._in_head, self._received = False, 0
         super().on_headers_complete()
 
@@ -123,6 +131,13 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()  # it was answered before its body had come
         else:
             self._answer(error)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _too_large(self) -> HeadTooLarge:
+        limit = self._head_bytes // 1024
+        return HeadTooLarge(f"the request's head is over {limit} KiB (router.max_header_kb)")
 
     def _answer(self, error: ApiError) -> None:
         body = error.body()
@@ -187,25 +202,34 @@ class _Corked:
 
 
 class Server(uvicorn.Server):
-    """Ends in two steps: first `/health` and new requests get 503 while open ones end, then the sockets close."""
+    """Ends in two steps: first `/health` and new requests get 503 while open ones end, then what is still open is
+    cut off and the sockets close. An `ignored` signal is another process's to act on."""
 
-    def __init__(self, config: uvicorn.Config, app: App, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, drain_s: float, ignored: int | None = None) -> None:
         super().__init__(config)
-        self._occupancy, self._drain_s = app.occupancy, drain_s
+        self._occupancy, self._drain_s, self._ignored = app.occupancy, drain_s, ignored
+        self._stop = Stop()
         self._deadline = 0.0
 
-    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
-        """The first signal drains, the second ends at once. Only records; `on_tick` acts."""
-        if self._occupancy.draining:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first wish drains, the second ends at once. Only records; `on_tick` acts. Uvicorn, which would raise
+        the signal again in the end, is not told."""
+        if sig == self._ignored:
+            return
+        self._stop(sig, frame)
+        if self._stop.wishes > 1:
             self.force_exit = self.should_exit = True
-        self._occupancy.draining = True
-        self._deadline = time.monotonic() + self._drain_s
-        self._captured_signals.append(signal.Signals(sig))
+        elif not self._occupancy.draining:
+            self._occupancy.draining = True
+            self._deadline = time.monotonic() + self._drain_s
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
-        if self._occupancy.draining and (self._occupancy.in_flight == 0 or time.monotonic() > self._deadline):
-            self.should_exit = True
+        if self._occupancy.draining and not self.should_exit:
+            late = time.monotonic() > self._deadline
+            self.should_exit = late or self._occupancy.in_flight == 0
+            for task in self.server_state.tasks if late else ():
+                task.cancel()  # router/complete.py tells the client why
         return await super().on_tick(counter)
 
 
@@ -219,7 +243,7 @@ def run(app: App, stack: Stack, log_level: str, shared: bool = False) -> None:
         timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     sockets = [_shared_socket(router.host, router.port)] if shared else None
-    Server(config, app, router.drain_s).run(sockets)
+    Server(config, app, router.drain_s, ignored=signal.SIGINT if shared else None).run(sockets)
 
 
 def _shared_socket(host: str, port: int) -> socket.socket:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, AsyncIterator
 
 END = b"\n\n"
 ENDS = (END, b"\r\n\r\n")
+DONE = tuple(b"data: [DONE]" + end for end in ENDS)
+
+# Inside a JSON string the quote and the line's end would be escaped, so these are never what a model says.
+_ERROR = re.compile(rb"event: (?:error|response\.failed)\r?\n")
+_LAST = re.compile(rb"event: (?:message_stop|response\.completed)\r?\n")
 
 
 async def whole_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
@@ -36,14 +42,15 @@ def error_event(data: bytes, anthropic: bool) -> bytes:
 
 
 def is_error(events: bytes) -> bool:
-    """Whether the first of these events says that the answer failed."""
-    return events.startswith((b'data: {"error"', b"event: error", b"event: response.failed"))
+    """Whether one of these events says that the answer failed."""
+    return b'data: {"error"' in events or _ERROR.search(events) is not None
+
+
+def count(events: bytes) -> int:
+    """How many there are."""
+    return events.count(ENDS[0]) or events.count(ENDS[1])
 
 
 def is_last(events: bytes) -> bool:
     """Whether the answer is complete with the last of these events: clients leave then, before the body's end."""
-    return (
-        events.endswith(b"data: [DONE]\n\n")
-        or b"event: message_stop\n" in events
-        or b"event: response.completed\n" in events
-    )
+    return events.endswith(DONE) or _LAST.search(events) is not None

@@ -36,19 +36,18 @@ class Tags:
                 tag: self._checked(tag, metadata[tag], f"metadata.{tag}") for tag in self.known if tag in metadata
             }
         if header:
-            wanted |= dict(self._pair(pair) for pair in header.decode("latin-1").split(",") if pair.strip())
+            wanted |= [self._pair(pair) for pair in header.decode("latin-1").split(",") if pair.strip()]
         return wanted
 
     def narrow(self, names: Iterable[str], wanted: Wanted) -> tuple[str, ...]:
         """Those that carry every tag that is asked for; an adapter without the tag is left out."""
-        return tuple(name for name in names if self._carries(name, wanted)) if wanted else tuple(names)
-
-    def _carries(self, name: str, wanted: Wanted) -> bool:
-        tags = self._adapters[name].tags
-        return all(value in tags.get(tag, ()) for tag, value in wanted.items())
+        for tag, value in wanted.items():
+            names = [name for name in names if value in self._adapters[name].tags.get(tag, ())]
+        return tuple(names)
 
     def _pair(self, pair: str) -> tuple[str, str]:
-        tag, _, value = (part.strip() for part in pair.partition("="))
+        tag, _, value = pair.partition("=")
+        tag, value = tag.strip(), value.strip()
         if tag not in self.known:
             there = ", ".join(self.known) or "none: no adapter of this stack is tagged"
             raise BadRequest(f'unknown tag "{tag}"; there are {there}', param=HEADER.decode(), code="unknown_tag")

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from router.answer import NOT_RELAYED, Exchange, Headers, Refused, UpstreamError
+from router.answer import NOT_RELAYED, Exchange, Refused, UpstreamError
+from router.asgi import Headers
 from router.wire import Connection, head_of
 
 __all__ = [
@@ -25,8 +26,6 @@ __all__ = [
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 4.0
 """Below vLLM's 5 s: a request on a connection that closes as it arrives is lost, and may not be sent twice."""
-
-IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 
 
 class Answer(Protocol):
@@ -52,7 +51,7 @@ class Upstream(Protocol):
     async def ask(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
-        """One request, and the head of its answer, which is to be left.
+        """One GET, or one POST with its body, and the head of the answer, which is to be left.
 
         Raises Refused if nothing was sent, UpstreamError if the engine may have seen the request, ValueError for
         a path or header that HTTP cannot carry. There is no time limit but the connection's.
@@ -65,8 +64,8 @@ class Upstream(Protocol):
 class HttpUpstream:
     """An Upstream over HTTP/1.1 for an `http://` or `https://` URL.
 
-    A request is sent once, with one exception: an idempotent one, on a connection kept from before that closed
-    without a byte of answer, is sent again on a new connection. Raises ValueError for other URLs.
+    A request is sent once, with one exception: a GET, on a connection kept from before that closed without a byte
+    of answer, is sent again on a new connection. Raises ValueError for other URLs.
     """
 
     def __init__(self, url: str) -> None:
@@ -96,19 +95,19 @@ class HttpUpstream:
     async def ask(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Exchange:
-        length = len(body or b"") if body or method in ("POST", "PUT", "PATCH") else None
+        length = None if method == "GET" else len(body or b"")
         head = head_of(self._authority, method, self._prefix + path, headers or {}, length)
         kept = self._kept()
         if kept:
-            exchange = kept.send(head, body or b"", method == "HEAD")
+            exchange = kept.send(head, body or b"")
             try:
                 await exchange.head()
             except UpstreamError:
-                if method not in IDEMPOTENT or not exchange.untouched:
+                if method != "GET" or not exchange.untouched:
                     raise
             else:
                 return exchange
-        exchange = (await self._connect()).send(head, body or b"", method == "HEAD")
+        exchange = (await self._connect()).send(head, body or b"")
         await exchange.head()
         return exchange
 

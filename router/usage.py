@@ -12,6 +12,7 @@ MARK = b'"usage":'
 _COUNT = rb'_tokens":\s*(\d{1,15})(?!\d)'  # longer ones would be no counts, and too large for the decision log
 _PROMPT = re.compile(rb'"(?:prompt|input)' + _COUNT)
 _COMPLETION = re.compile(rb'"(?:completion|output)' + _COUNT)
+_BETWEEN_EVENTS = re.compile(rb"(?<=\n\n)|(?<=\n\r\n)")
 _ONLY_USAGE = re.compile(rb'"choices":\s*\[\s*\]')
 
 
@@ -26,5 +27,5 @@ def note(life: Life, data: bytes) -> None:
 
 def without_usage(events: bytes) -> bytes:
     """Whole server-sent events less the one that carries only the usage, which the client did not ask for."""
-    kept = [event for event in events.split(b"\n\n") if not (MARK in event and _ONLY_USAGE.search(event))]
-    return b"\n\n".join(kept)
+    each = _BETWEEN_EVENTS.split(events)
+    return b"".join([event for event in each if not (MARK in event and _ONLY_USAGE.search(event))])

@@ -62,11 +62,11 @@ class Connection(asyncio.Protocol):
         self._unsent = memoryview(b"")
         self._choked = False
 
-    def send(self, head: bytes, body: bytes, bodiless: bool) -> Exchange:
-        """Write a request; a `bodiless` answer ends with its head. Raises Refused if the connection is closed."""
+    def send(self, head: bytes, body: bytes) -> Exchange:
+        """Write a request. Raises Refused if the connection is closed."""
         if self.closed:
             raise Refused("the engine closed the connection before the request was written")
-        self._exchange = exchange = Exchange(self, bodiless)
+        self._exchange = exchange = Exchange(self)
         if len(body) <= PIECE:
             self._transport.write(head + body)
         else:

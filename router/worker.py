@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import sys
 
-from adapters import ConfigError, Stack
+from adapters import Stack
 from router.app import create_app
 from router.classify import load_classifiers
 from router.server import run
@@ -14,12 +13,7 @@ from router.upstream import HttpUpstream
 
 def serve(stack: Stack, log_level: str, shared: bool = False) -> None:
     """Until a signal. `shared`: one worker of several on the stack's port. Raises ConfigError."""
-    try:
-        app = create_app(stack, load_classifiers(stack), HttpUpstream(stack.engine_url))
-    except ConfigError as error:
-        if not shared:
-            raise
-        sys.exit(str(error))  # in a worker: the parent has no other way to tell
+    app = create_app(stack, load_classifiers(stack), HttpUpstream(stack.engine_url))
     # What was loaded lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()

@@ -49,8 +49,9 @@ class FakeEngine:
 
     `test`: "break" drops the connection in the middle, "stall" streams until the client goes, "slow" waits 0.3 s,
     "teapot" answers 418, "status-429" that status (and so on), "tools" calls every tool of the request with the
-    request's `arguments`, and speaks once it has a result. For every model but the base: "fail" answers 500,
-    "gone" 404, "drop" closes the connection without a word, "event" begins a stream with an error event.
+    request's `arguments`, and speaks once it has a result, "raw" streams the strings of `raw`, `times` over, and
+    then waits until the client goes where `stall` is set. For every model but the base: "fail" answers 500, "gone"
+    404, "drop" closes the connection without a word, "event" begins a stream with an error event.
     `echo`: what the model says, instead of "hello" or of the words of a stream, of which there are `words`.
     """
 
@@ -124,6 +125,15 @@ class FakeEngine:
         await _start(send, 200, [(b"content-type", b"text/event-stream; charset=utf-8")])
         gone = asyncio.ensure_future(receive())
         test, echo = request.get("test"), request.get("echo")
+        if test == "raw":
+            for piece in request["raw"] * request.get("times", 1):
+                await send({"type": "http.response.body", "body": piece.encode(), "more_body": True})
+            if request.get("stall"):
+                await gone
+                self.cancelled.set()
+                return
+            await send({"type": "http.response.body", "body": b""})
+            return
         numbers = range(10_000 if test == "stall" else request.get("words", 5))
         words = (f"{echo} " if echo else f"word{number} " for number in numbers)
         options = request.get("stream_options")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import json
 import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 import redis
 
 from router.access import make_key
+from router.life import Life
 from tests.conftest import GENERAL, LEGAL, Wire, chat, wired
 from tests.servers import free_port
 
@@ -33,6 +37,9 @@ KEYS: dict[str, dict[str, Any]] = {
     "none": {"sha256": digest("k-none"), "adapters": []},
     "slow": {"sha256": digest("k-slow"), "requests_per_minute": 3},
     "thrifty": {"sha256": digest("k-thrift"), "tokens_per_minute": 20},
+    "many": {"sha256": digest("k-many"), "tokens_per_minute": 60},
+    "hasty": {"sha256": digest("k-hasty"), "tokens_per_minute": 100},
+    "curious": {"sha256": digest("k-curious"), "requests_per_minute": 3},
 }
 
 
@@ -99,10 +106,63 @@ def test_tokens_per_minute_count_streams_too(guarded: Wire) -> None:
     """12 tokens an answer, and 20 a minute: the second overdraws, the third is refused."""
     assert guarded.post(body=chat(GENERAL), **bearer("k-thrift"))[0] == 200
     assert guarded.post(body=chat(GENERAL, stream=True), **bearer("k-thrift"))[0] == 200
-    time.sleep(0.1)  # answers are counted a few at a time
     status, body, headers = guarded.post(body=chat(GENERAL), **bearer("k-thrift"))
     assert (status, body["error"]["message"]) == (429, 'the key "thrifty" has spent its 20 tokens per minute')
     assert 1 <= int(headers["retry-after"]) <= 61
+
+
+def test_tokens_are_taken_before_the_answer_and_put_right_after_it(guarded: Wire) -> None:
+    """34 are estimated for each of these, and they take 12: two of five at once may ask, and two after them."""
+    asked = chat(GENERAL, test="slow")
+    with ThreadPoolExecutor(5) as pool:
+        statuses = sorted(
+            pool.map(lambda _: guarded.post(body=asked, **bearer("k-many"))[0], range(5)),
+        )
+    assert statuses == [200, 200, 429, 429, 429]
+    assert [guarded.post(body=chat(GENERAL), **bearer("k-many"))[0] for _ in range(3)] == [200] * 3
+    assert guarded.post(body=chat(GENERAL, test="status-400"), **bearer("k-many"))[0] == 429
+
+
+def test_the_prompt_of_an_answer_that_is_left_is_counted(guarded: Wire) -> None:
+    connection = http.client.HTTPConnection(guarded.url.removeprefix("http://"))
+    body = json.dumps(chat(f"{GENERAL} " * 10, test="slow"))
+    connection.request("POST", "/v1/chat/completions", body, bearer("k-hasty"))
+    time.sleep(0.15)
+    connection.close()
+    time.sleep(0.15)
+    assert guarded.post(body=chat(GENERAL), **bearer("k-hasty"))[0] == 429
+
+
+def test_the_prompt_of_a_stream_that_tells_no_usage_is_counted(tmp_path: Path) -> None:
+    with wired(tmp_path, keys=KEYS, stream_usage=False) as silent:
+        asked = chat(f"{GENERAL} " * 10, stream=True)
+        assert [silent.post(body=asked, **bearer("k-hasty"))[0] for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("known", "tokens"),
+    [
+        ({"status": 200, "prompt_tokens": 7, "completion_tokens": 5, "events": 9}, 12),
+        ({"status": 200, "prompt_tokens": 7, "events": 9}, 16),
+        ({"status": 200, "events": 9}, 109),
+        ({"status": 499, "events": 9}, 109),
+        ({"status": 499}, 100),
+        ({"status": 504}, 100),
+        ({"status": 200}, 0),  # from the response cache, or a count of tokens
+        ({"status": 400}, 0),
+        ({"status": 429}, 0),
+        ({"status": 503}, 0),
+    ],
+)
+def test_what_a_request_took(known: dict[str, Any], tokens: int) -> None:
+    assert Life("/v1/chat/completions", "1", charged=100, **known).tokens == tokens
+
+
+def test_a_dry_run_is_a_request_too(guarded: Wire) -> None:
+    asked = [guarded.post("/route", {"text": LEGAL}, **bearer("k-curious"))[0] for _ in range(4)]
+    assert asked == [200, 200, 200, 429]
+    said = {"request_id": "x", "rating": "up"}
+    assert guarded.post("/feedback", said, **bearer("k-curious"))[0] == 429
 
 
 def test_the_admin_key_opens_what_others_do_not(guarded: Wire) -> None:
@@ -137,6 +197,7 @@ def test_more_requests_than_may_be_in_flight_are_told_to_wait(tmp_path: Path) ->
         status, body, headers = busy.post(body=chat(LEGAL))
         assert (status, headers["retry-after"]) == (429, "1")
         assert "router.max_in_flight" in body["error"]["message"]
+        assert busy.post("/route", {"text": LEGAL})[0] == 429
         for one in slow:
             one.join()
         assert busy.post(body=chat(LEGAL))[0] == 200
@@ -178,6 +239,17 @@ def test_two_routers_share_a_budget_in_redis(tmp_path: Path, redis_port: int) ->
     with wired(tmp_path / "one", **shared) as one, wired(tmp_path / "two", **shared) as two:
         statuses = [router.post(body=chat(GENERAL), **bearer("k-slow"))[0] for router in (one, two, one, two)]
         assert statuses == [200, 200, 200, 429]
+
+
+def test_tokens_that_one_router_counted_are_spent_at_the_other(tmp_path: Path, redis_port: int) -> None:
+    shared: dict[str, Any] = {"keys": KEYS, "limits_storage": f"redis://127.0.0.1:{redis_port}"}
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    with wired(tmp_path / "one", **shared) as one, wired(tmp_path / "two", **shared) as two:
+        assert [one.post(body=chat(GENERAL), **bearer("k-thrift"))[0] for _ in range(2)] == [200] * 2
+        status, _, headers = two.post(body=chat(GENERAL), **bearer("k-thrift"))
+        assert status == 429
+        assert 1 <= int(headers["retry-after"]) <= 61
 
 
 def test_a_redis_that_is_down_takes_nobody_with_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from adapters import Adapter, Base, ConfigError, Engine, Router, Ui, load
+from adapters import Adapter, Base, ConfigError, Engine, Router, Ui, check_port, load
 
 ROOT = Path(__file__).parent.parent
 VALID: dict[str, Any] = {
@@ -73,14 +74,49 @@ def test_a_stack_is_frozen(tmp_path: Path) -> None:
             'router.calibration.nli.temprature: unknown key; did you mean "temperature"?',
         ),
         (changed("router.calibration", {"nly": {}}), 'router.calibration.nly: unknown key; did you mean "nli"?'),
-        (changed("router.keys", {"a": {"sha256": "plain"}}), "router.keys.a.sha256: String should match pattern"),
+        (
+            changed("router.keys", {"a": {"sha256": "plain"}}),
+            "router.keys.a.sha256: no SHA-256, which is text of 64",
+        ),
         (changed("router.keys", {"a": {}}), "router.keys.a.sha256: missing"),
         (
             changed("router.keys", {"a": {"sha256": "0" * 64, "adapters": ["lega"]}}),
             'router.keys.a.adapters: no adapter "lega"; there are legal',
         ),
-        (changed("router.limits_storage", "sqlite://x"), "router.limits_storage: String should match pattern"),
+        (changed("router.limits_storage", "sqlite://x"), "router.limits_storage: must be memory://, redis://"),
         (changed("adapters.legal.sampling", {"temprature": 1}), 'unknown key; did you mean "temperature"?'),
+        (
+            changed("adapters.legal.sampling", {"temperature": "hot"}),
+            "legal.sampling.temperature: Input should be",
+        ),
+        (
+            changed("adapters.legal.sampling", {"temperature": float("inf")}),
+            "sampling.temperature: Input should be",
+        ),
+        (
+            changed("adapters.legal.sampling", {"max_tokens": float("nan")}),
+            "legal.sampling.max_tokens: Input should",
+        ),
+        (changed("adapters.legal.sampling", {"stop": 7}), "adapters.legal.sampling.stop: Input should be"),
+        (
+            changed("adapters.legal.sampling", {"logit_bias": [1]}),
+            "adapters.legal.sampling.logit_bias: Input should",
+        ),
+        (
+            changed("router.keys", {"a": {"sha256": "0" * 64}, "b": {"sha256": "0" * 64}}),
+            "router.keys.b: the same key as keys.a",
+        ),
+        (
+            changed("router", {"keys": {"a": {"sha256": "0" * 64}}, "admin_key": "0" * 64}),
+            "router.keys.a: the same key as admin_key",
+        ),
+        (changed("router.keys", {"admin": {"sha256": "0" * 64}}), 'router.keys.admin: the name "admin" is'),
+        (changed("router.model", {"nli": "a/b"}), "router.model names nli, and router.classifier only embedding"),
+        (
+            "base: {model: a/b, name: x}\nrouter: {decision_log: 2024-13-45}",
+            "line 2: month must be in 1..12; if it",
+        ),
+        ("router: {port: 0x_}", "line 1: invalid literal"),
         (
             changed("adapters.legal.tags", {"audience": []}),
             "adapters.legal.tags.audience: Value should have at least 1",
@@ -114,6 +150,62 @@ def test_bad_stacks_are_refused_in_one_line(tmp_path: Path, text: str, says: str
     assert str(caught.value).startswith(str(file))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "router",
+    [
+        {"keys": {"a": {"sha256": "ls-hunter2"}}},
+        {"keys": {"a": "ls-hunter2"}},
+        {"keys": ["ls-hunter2"]},
+        {"admin_key": "ls-hunter2"},
+        {"admin_key": ["ls-hunter2"]},
+        {"limits_storage": "redis+cluster://:hunter2@host"},
+    ],
+)
+def test_secrets_are_not_shown_again(tmp_path: Path, router: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, changed("router", router)))
+    assert "hunter2" not in str(caught.value)
+    assert "router." in str(caught.value)
+
+
+def test_sampling_is_kept_as_json_has_it(tmp_path: Path) -> None:
+    given = {"temperature": 0, "max_tokens": 5, "stop": "###", "logit_bias": {"50256": -100}, "seed": None}
+    adapter = load(write(tmp_path, changed("adapters.legal.sampling", given))).adapters["legal"]
+    assert adapter.defaults == {
+        "temperature": 0,
+        "max_tokens": 5,
+        "stop": ["###"],
+        "logit_bias": {"50256": -100},
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("::", "http://[::1]:8000"), ("fe80::1", "http://[fe80::1]:8000"), ("a.b", "http://a.b:8000")],
+)
+def test_an_ipv6_address_stands_in_brackets(tmp_path: Path, host: str, url: str) -> None:
+    assert load(write(tmp_path, changed("router.host", host))).router_url == url
+
+
+def test_a_home_that_is_nobodys_is_no_folder(tmp_path: Path) -> None:
+    stack = load(write(tmp_path, changed("adapters.legal.path", "~nobody-of-that-name/x")))
+    with pytest.raises(ConfigError, match=r"adapters\.legal\.path: no such folder"):
+        stack.adapter_ref("legal")
+
+
+def test_a_port_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = load(write(tmp_path, yaml.safe_dump(VALID)))
+    with pytest.raises(ConfigError, match=r"router\.port: 8000 on a\.\.b: .*; set another host"):
+        check_port(stack, "router.port", "a..b", 8000)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")  # root may listen everywhere
+
+    monkeypatch.setattr("socket.socket.bind", refused, raising=False)
+    with pytest.raises(ConfigError, match=r"80 on 127\.0\.0\.1: Permission denied; set another port"):
+        check_port(stack, "router.port", "127.0.0.1", 80)
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
@@ -158,7 +250,8 @@ def test_the_reference_documents_every_key_and_its_default() -> None:
     assert set(re.findall(r"^  # (\w+)  +\S", adapters, re.MULTILINE)) == set(Adapter.model_fields)
     for key, field in Adapter.model_fields.items():
         if not field.is_required():
-            default = "null" if field.default is None else field.default
+            default = field.default.model_dump(exclude_none=True) if key == "sampling" else field.default
+            default = "null" if default is None else default
             entry = re.search(rf"  # {key} .*(\n  #    .*)*", adapters)
             assert entry
             assert f"default: {default}" in entry[0] or "(the default)" in entry[0], key

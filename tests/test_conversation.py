@@ -119,6 +119,11 @@ def test_half_characters_are_dropped() -> None:
     assert read({"text": "\ud83d"}).turns == ()
 
 
+def test_a_digest_is_one_conversations_own() -> None:
+    alike = [Words(("a\0b",)), Words(("a", "b")), Words(("b",), "a"), Words(("a\0b",), "\0"), Words(('a","b',))]
+    assert len({words.digest() for words in alike}) == len(alike)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
@@ -140,12 +145,12 @@ def test_no_body_is_too_odd_to_be_read(body: dict[str, Any]) -> None:
     assert all(isinstance(turn, str) and turn.strip() for turn in words.turns)
     assert len(words.turns) <= MAX_TURNS
     assert isinstance(words.system, str)
-    combine(words, [{"law": 0.5, "base": 0.5}] * len(words.turns), None, Rules("base", 0.5))
+    combine(words, [{"law": 0.5, "base": 0.5}] * len(words.turns), None, Rules("base", 0.5, 0.1))
 
 
 # --- combine ----------------------------------------------------------------------------------------------------
 
-RULES = Rules("base", 0.5)
+RULES = Rules("base", 0.5, 0.1)
 LAW = {"law": 0.95, "med": 0.02, "base": 0.03}
 MED = {"med": 0.95, "law": 0.02, "base": 0.03}
 BASE = {"base": 0.98, "law": 0.01, "med": 0.01}

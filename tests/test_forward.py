@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -15,7 +16,10 @@ from adapters import Adapter, load
 from router.app import create_app
 from router.classify import load_classifiers
 from router.endpoints import ENDPOINTS, filled
+from router.life import Life
+from router.sse import count, is_error, is_last
 from router.upstream import HttpUpstream
+from router.usage import note, without_usage
 from tests.conftest import LABELS, LEGAL, Wire, ask, chat, wait_ready, wired, write_stack
 from tests.servers import FakeEngine, free_port, serving
 
@@ -227,6 +231,17 @@ def test_what_the_client_did_wrong_is_not_tried_again(wire: Wire) -> None:
     assert len(wire.engine.seen) == before + 1
 
 
+def test_what_the_base_answers_alike_is_no_adapters_fault(wire: Wire) -> None:
+    """Such as a route that the engine does not have."""
+    before = len(wire.engine.seen)
+    body = {"model": "auto", "input": LEGAL, "test": "status-404"}
+    status, _, headers = wire.post("/v1/embeddings", body)
+    assert (status, headers["x-lora-select-adapter"]) == (404, "legal")
+    assert headers["x-lora-select-reason"] == "classified"
+    assert "x-lora-select-fallback" not in headers
+    assert [seen["model"] for seen in wire.engine.seen[before:]] == ["legal", BASE]
+
+
 def test_after_the_first_byte_nothing_is_tried_again(wire: Wire) -> None:
     before = len(wire.engine.seen)
     with pytest.raises(openai.APIError, match="broke off"):
@@ -285,6 +300,58 @@ def test_an_answer_that_takes_too_long_is_a_504(tmp_path: Path) -> None:
         assert impatient.engine.cancelled.wait(5)
 
 
+def test_a_refused_request_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine, port = FakeEngine([BASE, *LABELS]), free_port()
+    stack = load(write_stack(tmp_path, f"http://127.0.0.1:{port}", engine_wait_s=0))
+    app = create_app(stack, load_classifiers(stack), HttpUpstream(stack.engine_url))
+    with serving(app, stack.router.port) as url:
+        with serving(engine, port):
+            wait_ready(url)
+        assert ask("POST", f"{url}/v1/chat/completions", chat(LEGAL))[0] == 503
+    assert len([one for one in caplog.records if one.name == "router.engine"]) <= 1
+
+
+GOOD = 'data: {"choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n'
+ERROR = 'data: {"error": {"message": "lora", "code": 500}}\n\n'
+DONE = "data: [DONE]\n\n"
+
+
+def streamed(wire: Wire, raw: list[str], **fields: Any) -> tuple[str, dict[str, str]]:
+    """What comes of a stream that the engine sends as it stands here."""
+    body = chat(LEGAL, model="legal", stream=True, test="raw", raw=raw, **fields)
+    with httpx.stream("POST", f"{wire.url}/v1/chat/completions", json=body, timeout=10) as answer:
+        return answer.read().decode(), dict(answer.headers)
+
+
+def test_an_engine_that_stalls_behind_a_streams_last_event_has_no_more_time_than_others(tmp_path: Path) -> None:
+    with wired(tmp_path, answer_timeout_s=0.3) as impatient:
+        said, _ = streamed(impatient, [GOOD, DONE], stall=True)
+        assert said.startswith(GOOD + DONE)
+        assert '"code":"engine_timeout"' in said
+        assert impatient.engine.cancelled.wait(5)
+
+
+def test_a_client_that_leaves_with_the_last_event_waits_for_nobody(wiring: Any) -> None:
+    with wiring() as wire:
+        body = chat(LEGAL, model="legal", stream=True, test="raw", raw=[GOOD, DONE], stall=True)
+        with httpx.stream("POST", f"{wire.url}/v1/chat/completions", json=body, timeout=10) as answer:
+            said = ""
+            for piece in answer.iter_text():
+                said += piece
+                if said.endswith(DONE):
+                    break
+        assert wire.engine.cancelled.wait(5)
+        page = metrics(wire)
+        assert (
+            'lora_select_requests_total{adapter="legal",endpoint="/v1/chat/completions",status="200"} 1.0' in page
+        )
+        assert "lora_select_errors_total{" not in page
+
+
+def metrics(wire: Wire) -> str:
+    return httpx.get(f"{wire.url}/metrics").text
+
+
 # --- usage ------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +377,25 @@ def test_asking_for_a_streams_usage_can_be_switched_off(tmp_path: Path) -> None:
     with wired(tmp_path, stream_usage=False) as plain:
         assert len(chunks(plain)) == 5
         assert plain.engine.seen[-1] == chat(LEGAL, model="legal", stream=True)
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
+def test_events_end_in_either_way(wire: Wire, end: str) -> None:
+    usage = 'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}'
+    good, done = GOOD.strip(), DONE.strip()
+    events = f"{good}{end}{good}{end}{usage}{end}{done}{end}".encode()
+    assert without_usage(events) == f"{good}{end}{good}{end}{done}{end}".encode()
+    assert (count(events), is_last(events), is_last(events[: -len(done + end)])) == (4, True, False)
+    note(life := Life("/", "x"), events)
+    assert (life.prompt_tokens, life.completion_tokens) == (7, 5)
+    assert streamed(wire, [events.decode()])[0] == f"{good}{end}{good}{end}{done}{end}"
+    name = end[: len(end) // 2]
+    for last in ("message_stop", "response.completed"):
+        assert is_last(f"event: x{name}data: 1{end}event: {last}{name}data: {{}}{end}".encode())
+        assert not is_last(f'data: {{"text": "event: {last}\\n"}}{end}'.encode())
+    for error in ("error", "response.failed"):
+        assert is_error(f"event: x{name}data: 1{end}event: {error}{name}data: {{}}{end}".encode())
+        assert not is_error(f'data: {{"text": "event: {error}\\n data: {{\\"error\\""}}{end}'.encode())
 
 
 # --- the response cache -----------------------------------------------------------------------------------------
@@ -360,6 +446,22 @@ def test_failures_and_stand_ins_are_not_kept(caching: Wire) -> None:
             assert (headers["x-lora-select-cache"], headers["x-lora-select-adapter"]) == ("miss", BASE)
     for _ in range(2):
         assert caching.post(body=chat(LEGAL, temperature=0, test="teapot"))[2]["x-lora-select-cache"] == "miss"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_answer_with_its_usage_is_not_one_without(caching: Wire, first: bool) -> None:
+    for asks in (first, not first):
+        options = {"stream_options": {"include_usage": True}} if asks else {}
+        seen = chunks(caching, temperature=0, seed=int(first), **options)
+        assert [bool(chunk.usage) for chunk in seen] == [False] * 5 + [True] * asks
+
+
+def test_an_error_amid_other_events_is_counted_and_not_kept(caching: Wire) -> None:
+    for _ in range(2):
+        said, headers = streamed(caching, [GOOD, GOOD + ERROR, DONE], temperature=0)
+        assert (said, headers["x-lora-select-cache"]) == (GOOD + GOOD + ERROR + DONE, "miss")
+    time.sleep(0.1)
+    assert 'lora_select_errors_total{adapter="legal",code="engine_error"} 2.0' in metrics(caching)
 
 
 def test_the_cache_is_bounded_by_bytes(caching: Wire) -> None:

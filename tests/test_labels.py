@@ -80,6 +80,7 @@ def test_a_label_that_is_given_wins(tmp_path: Path) -> None:
         {"README.md": "# no front matter"},
         {"README.md": "---\n: [broken\n---\n"},
         {"README.md": "---\n- a list\n---\n"},
+        {"README.md": "---\nlabel: 2024-13-45\n---\n"},
         {"README.md": card(tags="[lora, peft]", datasets="[x/qa-v1]")},
         {"manifest.json": "[]"},
         {"manifest.json": '{"label": "  "}'},

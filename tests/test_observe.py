@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -20,11 +21,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from adapters import ConfigError, load
 from router.app import create_app
 from router.decisions import DecisionLog
-from router.life import Occupancy
-from router.metrics import Metrics
+from router.life import Life, Occupancy
+from router.metrics import GAUGE_S, Metrics
 from router.upstream import HttpUpstream
 from tests.conftest import GENERAL, LEGAL, Wire, chat, wired, write_stack
 from tests.servers import free_port, serving
+from tests.test_process import running
 
 ROOT = Path(__file__).parent.parent
 ADMIN = "k-admin"
@@ -123,6 +125,24 @@ def test_response_cache_hits_are_counted(watched: Wire) -> None:
     assert grown("response_cache_total", result="miss") == 1
 
 
+def test_another_worker_is_told_of_requests_that_have_only_begun(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as router:
+        sdk = openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0)
+        ask = sdk.chat.completions.create
+        streams = [ask(**chat(LEGAL), stream=True, extra_body={"test": "stall"}) for _ in range(8)]
+        time.sleep(2 * GAUGE_S)
+        said = set()
+        for _ in range(20):  # some by the one, some by the other
+            with urllib.request.urlopen(f"{router.url}/metrics", timeout=10) as answer:
+                families = text_string_to_metric_families(answer.read().decode())
+                said |= {
+                    s.value for family in families for s in family.samples if s.name == "lora_select_in_flight"
+                }
+        for stream in streams:
+            stream.close()
+    assert said == {8.0}
+
+
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     names = {family.name for family in text_string_to_metric_families(Metrics(Occupancy()).page().decode())}
     text = (ROOT / "docs" / "grafana.json").read_text(encoding="utf-8")
@@ -194,6 +214,81 @@ def test_feedback_says_what_would_have_been_right(watched: Wire) -> None:
     first, second = logged(watched, "wrong-one")["feedback"]
     assert (first["adapter"], first["rating"], first["comment"]) == ("finance", "down", "it is about money")
     assert (second["adapter"], second["rating"]) == (None, "up")
+
+
+def test_feedback_is_for_a_keys_own_requests_and_the_admins(tmp_path: Path) -> None:
+    keys = {name: {"sha256": hashlib.sha256(name.encode()).hexdigest()} for name in ("one", "two", ADMIN)}
+    admin = keys.pop(ADMIN)["sha256"]
+    with wired(tmp_path, keys=keys, admin_key=admin, decision_log="decisions.db") as router:
+        assert router.post(body=chat(LEGAL), x_request_id="ones-own", x_api_key="one")[0] == 200
+        said = {"request_id": "ones-own", "rating": "up"}
+        assert [router.post("/feedback", said, x_api_key=key)[0] for key in ("two", "one", ADMIN)] == [
+            404,
+            200,
+            200,
+        ]
+
+
+def test_who_was_not_admitted_does_not_fill_the_log(tmp_path: Path) -> None:
+    keys = {"one": {"sha256": hashlib.sha256(b"one").hexdigest(), "requests_per_minute": 2}}
+    with wired(tmp_path, keys=keys, decision_log="decisions.db") as router:
+        assert router.post(body=chat(LEGAL))[0] == 401
+        bodies = (chat(LEGAL), b"{nonsense", chat(LEGAL))
+        assert [router.post(body=body, x_api_key="one")[0] for body in bodies] == [200, 400, 429]
+    assert rows_of(tmp_path / "decisions.db", "status") == [200, 400]
+
+
+def rows_of(file: Path, column: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        return [row[0] for row in database.execute(f"select {column} from decisions order by rowid")]
+
+
+def test_old_decisions_and_what_was_said_of_them_are_deleted(tmp_path: Path) -> None:
+    file, now = tmp_path / "decisions.db", time.time()
+    DecisionLog(file).close()
+    ages = {f"old-{number}": 3 * 86_400 for number in range(2500)} | {"new": 3600}
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        for name, age in ages.items():
+            row = (now - age, name, "", "/", *[None] * 8, 1.0, None, None, 200, None)
+            database.execute(f"insert into decisions values ({', '.join('?' * 17)})", row)
+            database.execute("insert into feedback values (?, ?, '', null, 'up', null)", (now - age, name))
+        database.commit()
+    DecisionLog(file).close()
+    assert len(rows_of(file, "request_id")) == 2501, "without a limit, all stay"
+    log = DecisionLog(file, days=2)
+    deadline = time.monotonic() + 5
+    while len(rows_of(file, "request_id")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    log.close()
+    assert rows_of(file, "request_id") == ["new"]
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert database.execute("select request_id from feedback").fetchall() == [("new",)]
+
+
+def test_who_is_told_that_it_is_stored_finds_it_stored(tmp_path: Path) -> None:
+    """And whoever does not wait for it takes nobody else's along."""
+    file, now, seen = tmp_path / "decisions.db", time.time(), list[Any]()
+    log = DecisionLog(file)
+    life = Life("/", "1", admitted=True)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("begin immediate")  # the writer waits
+        log.ended([life])
+        first = log.recent(1)
+        while not first.running():
+            time.sleep(0.01)
+        left, stored = log.recent(1), log.add_feedback((now, "1", "", None, "up", None), of_any=False)
+        assert left.cancel()
+        stored.add_done_callback(lambda _: seen.append(feedback_in(file)))
+        other.execute("commit")
+        assert stored.result(5) is True
+    log.close()
+    assert seen == [1]
+    assert rows_of(file, "request_id") == ["1"]
+
+
+def feedback_in(file: Path) -> int:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        return int(database.execute("select count(*) from feedback").fetchone()[0])
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -60,7 +62,9 @@ def running(folder: Path, **settings: Any) -> Iterator[Router]:
         file = write_stack(folder, engine_url, **settings)
         port = int(next(line for line in file.read_text().splitlines() if line.startswith("  port:")).split()[1])
         command = [sys.executable, "-m", "router", "--config", str(file)]
-        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
             try:
                 url = f"http://127.0.0.1:{port}"
                 deadline = time.monotonic() + 30
@@ -89,24 +93,41 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
         yield one
 
 
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 @pytest.mark.parametrize(
-    "filler", [b"X-Long: " + b"a" * 5000 + b"\r\n", b"X-Many: 1\r\n" * 600, b"X-Endless: " + b"a" * 9000]
+    "filler",
+    [
+        b"X-Long: " + b"a" * 5000 + b"\r\n",
+        b"X-Many: 1\r\n" * 600,
+        b"X-Endless: " + b"a" * 9000,
+        b"X-Long: " + b"a" * 5000 + b"\r\n\r\n",
+        b"X-Many: 1\r\n" * 600 + b"Content-Length: 2\r\n\r\n{}",
+        b"X-Huge: " + b"a" * 200_000 + b"\r\n\r\n",
+    ],
 )
 def test_a_head_that_is_too_large_is_a_431(bounded: Router, filler: bytes) -> None:
-    """Complete or not: the last one never ends its line."""
+    """Complete or not, in one read or several; the third one never ends its line."""
     answer = bounded.send(HEAD + filler)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b'"code":"header_too_large"' in answer
     assert b"router.max_header_kb" in answer
 
 
+@pytest.mark.parametrize("body", [b"", b'{"model": "base", "messages": [], "x": "' + b"a" * 20_000 + b'"}'])
+def test_a_large_head_behind_a_request_takes_nothing_from_its_answer(bounded: Router, body: bytes) -> None:
+    first = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body if body else HEALTH
+    answer = bounded.send(first + HEALTH.replace(b"Host", b"X-Long: " + b"a" * 5000 + b"\r\nHost"))
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 ") == 1
+
+
 def test_a_large_body_is_no_large_head(bounded: Router) -> None:
     body = b'{"model": "base", "messages": [], "x": "' + b"a" * 50_000 + b'"}'
-    answer = bounded.send(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    one = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    answer = bounded.send(one + one + HEALTH.replace(b"Host", b"Connection: close\r\nHost"))
+    assert answer.count(b"HTTP/1.1 200 ") == 3
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat", HEAD])
@@ -132,13 +153,37 @@ def test_what_is_no_http_is_told_so(bounded: Router, junk: bytes) -> None:
 
 
 def test_idle_and_pipelined_connections_still_work(bounded: Router) -> None:
-    one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    one = HEALTH
     with socket.create_connection(("127.0.0.1", bounded.port), timeout=5) as connection:
         connection.sendall(one + one)
         time.sleep(1)
         connection.sendall(one)
         time.sleep(0.2)
         assert connection.recv(65536).count(b"HTTP/1.1 200 ") == 3
+
+
+def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
+    with running(tmp_path, answer_timeout_s=0.5, max_in_flight=1) as router, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", router.port))
+        flood = chat(LEGAL, stream=True, test="raw", raw=["data: " + "x" * 50_000 + "\n\n"], times=1000)
+        deaf.sendall(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(raw := json.dumps(flood).encode()), raw))
+        time.sleep(0.2)
+        assert ask("POST", f"{router.url}/v1/chat/completions", chat(LEGAL))[0] == 429
+        time.sleep(2)
+        assert ask("POST", f"{router.url}/v1/chat/completions", chat(LEGAL))[0] == 200
+        assert state(router.port, deaf.getsockname()[1]) != ESTABLISHED
+        assert not received(deaf).endswith(b"0\r\n\r\n")
+
+
+def state(port: int, peer: int) -> str | None:
+    """Of the server's side of a connection, as Linux tells it."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ends = [f":{port:04X}", f":{peer:04X}"]
+    return next((row[3] for row in rows if [row[1][8:], row[2][8:]] == ends), None)
+
+
+ESTABLISHED = "01"
 
 
 # --- several workers --------------------------------------------------------------------------------------------
@@ -183,6 +228,56 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not any(alive(pid) for pid in workers)
+
+
+def test_ctrl_c_drains_workers_too(tmp_path: Path) -> None:
+    """A terminal tells the whole group, of which only the parent acts."""
+    with running(tmp_path, workers=2) as router:
+        for worker in router.children():
+            os.kill(worker, signal.SIGINT)
+        time.sleep(0.3)
+        assert ask("GET", f"{router.url}/health")[0] == 200
+        stream = stream_of(router, words=60)
+        os.killpg(router.process.pid, signal.SIGINT)
+        assert len(list(stream)) == 59
+        assert router.process.wait(5) == 0
+        assert "Traceback" not in ended(router)
+
+
+def test_a_second_signal_ends_workers_at_once(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2, drain_s=60) as router:
+        stream_of(router, extra_body={"test": "stall"})
+        os.killpg(router.process.pid, signal.SIGINT)
+        time.sleep(0.6)
+        assert router.process.poll() is None
+        os.killpg(router.process.pid, signal.SIGINT)
+        assert router.process.wait(3) == 0
+
+
+def test_workers_that_cannot_work_as_written_are_not_started_again(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = command(
+        "--config", str(write_stack(tmp_path, "http://127.0.0.1:1", workers=2, decision_log="file/x.db"))
+    )
+    assert done.returncode == 2
+    assert "router.decision_log: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def stream_of(router: Router, **fields: Any) -> Iterator[Any]:
+    """A stream whose first event has come."""
+    client = openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0)
+    words = {"words": fields.pop("words", 5)}
+    stream = client.chat.completions.create(**chat(LEGAL), stream=True, **{"extra_body": words} | fields)
+    events: Iterator[Any] = iter(stream)
+    next(events)
+    return events
+
+
+def ended(router: Router) -> str:
+    """What it said, when it has ended."""
+    assert router.process.stderr
+    return router.process.stderr.read()
 
 
 def alive(pid: int) -> bool:
@@ -230,6 +325,47 @@ def test_a_drain_has_an_end(tmp_path: Path) -> None:
         router.process.wait(10)
         assert 0.4 < time.monotonic() - began < 4
         assert router.engine.cancelled.wait(5), "the engine's work is cancelled too"
+
+
+def test_what_is_open_at_the_end_of_a_drain_is_told_so(tmp_path: Path) -> None:
+    with running(tmp_path, drain_s=0.5, decision_log="log.db") as router:
+        stream = stream_of(router, extra_body={"test": "stall"})
+        hung: list[tuple[int, Any, Any]] = []
+        body = chat(LEGAL, stream=True, test="raw", raw=[], stall=True)
+        waiting = threading.Thread(
+            target=lambda: hung.append(ask("POST", f"{router.url}/v1/chat/completions", body))
+        )
+        waiting.start()
+        with socket.create_connection(("127.0.0.1", router.port), timeout=5) as half:
+            half.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
+            time.sleep(0.2)
+            router.process.send_signal(signal.SIGTERM)
+            with pytest.raises(openai.APIError, match="shutting down"):
+                list(stream)
+            answer = received(half)
+        waiting.join(5)
+        status, page, headers = hung[0]
+        assert (status, page["error"]["code"], headers["retry-after"]) == (503, "engine_unavailable", "2")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert router.process.wait(5) == 0
+        assert ended(router) == ""
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as log:
+        rows = log.execute("SELECT status, error FROM decisions ORDER BY status").fetchall()
+    assert rows[:2] == [(200, "engine_unavailable"), (503, "engine_unavailable")]
+
+
+@pytest.mark.parametrize("second", [None, signal.SIGTERM])
+def test_ctrl_c_drains(tmp_path: Path, second: signal.Signals | None) -> None:
+    """Whoever else speaks of the same wish is not a second one."""
+    with running(tmp_path) as router:
+        stream = stream_of(router, words=60)
+        router.process.send_signal(signal.SIGINT)
+        if second:
+            time.sleep(0.1)
+            router.process.send_signal(second)
+        assert len(list(stream)) == 59
+        assert router.process.wait(5) == 0
+        assert ended(router) == ""
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 from adapters import load
 from router.app import create_app
 from router.classify import load_classifiers
+from router.classify.embedding import EmbeddingClassifier
+from router.explain import explain
 from router.upstream import HttpUpstream
-from tests.conftest import GENERAL, LABELS, LEGAL, Wire, ask, chat, wait_ready, write_stack
+from tests.conftest import GENERAL, LABELS, LEGAL, Wire, ask, chat, wait_ready, wired, write_stack
 from tests.servers import FakeEngine, serving
 
 
@@ -156,8 +159,73 @@ def test_an_address_that_is_no_engine_is_a_state_not_a_crash(tmp_path: Path) -> 
             while ask("GET", f"{url}/ready")[0] == 200 and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert "no OpenAI server" in ask("GET", f"{url}/ready")[1]["problem"]
+            engine.models = [1, "other"]  # type: ignore[list-item]
+            time.sleep(0.5)
             engine.models = ["base", *LABELS]
             wait_ready(url)
+
+
+class Faulty(HttpUpstream):
+    """Fails as nobody foresaw, once."""
+
+    failed = False
+
+    async def ask(self, *asked: Any) -> Any:
+        """The first time, a fault."""
+        if not self.failed:
+            self.failed = True
+            raise LookupError("a fault")
+        return await super().ask(*asked)
+
+
+def test_a_fault_while_looking_does_not_end_the_looking(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(FakeEngine(["base", *LABELS])) as engine_url:
+        stack = load(write_stack(tmp_path, engine_url))
+        with serving(create_app(stack, load_classifiers(stack), Faulty(engine_url)), stack.router.port) as url:
+            wait_ready(url)
+    assert "cannot tell what the engine serves: LookupError" in caplog.text
+
+
+def test_a_system_message_among_a_responses_input_is_the_clients_own(tmp_path: Path) -> None:
+    adapters = {"legal": {"system_prompt": "You know the law.", "sampling": {"stop": "###"}}}
+    with wired(tmp_path, adapters) as filling:
+        said = [{"role": "user", "content": LEGAL}]
+        for role in ("system", "developer"):
+            filling.post(
+                "/v1/responses", {"model": "legal", "input": [{"role": role, "content": "Short."}, *said]}
+            )
+            assert "instructions" not in filling.engine.seen[-1]
+        filling.post("/v1/responses", {"model": "legal", "input": said})
+        assert filling.engine.seen[-1]["instructions"] == "You know the law."
+        filling.post("/v1/messages", {"model": "legal", "messages": said})
+        assert filling.engine.seen[-1]["stop_sequences"] == ["###"]
+
+
+def test_the_wait_for_a_classifier_that_is_too_slow_is_told(tmp_path: Path) -> None:
+    with wired(tmp_path, classify_timeout_s=0.001) as slow:
+        _, _, headers = slow.post(body=chat(f"{LEGAL} " * 50))
+        with urllib.request.urlopen(f"{slow.url}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
+    assert headers["x-lora-select-reason"] == "classifier-timeout"
+    assert float(headers["x-lora-select-classify-ms"]) >= 1
+    assert "lora_select_classify_seconds_count 1.0" in page
+
+
+def test_explain_waits_as_long_as_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explain(load(write_stack(tmp_path, "http://127.0.0.1:1", classify_timeout_s=0.001)), LEGAL)
+    assert capsys.readouterr().out.startswith("legal  (classified")
+
+
+def test_explain_says_in_one_line_that_a_classifier_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no such layer")
+
+    monkeypatch.setattr(EmbeddingClassifier, "logits", broken)
+    with pytest.raises(SystemExit) as caught:
+        explain(load(write_stack(tmp_path, "http://127.0.0.1:1")), LEGAL)
+    assert caught.value.code == "the classifier failed: no such layer"
 
 
 def test_chunked_bodies_are_limited_too(wire: Wire) -> None:

@@ -336,19 +336,6 @@ def test_every_framing_cut_at_every_byte(client: Client, case: Case) -> None:
     client.run(scenario())
 
 
-@pytest.mark.parametrize("length", [b"", b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n"])
-def test_head_has_no_body(client: Client, length: bytes) -> None:
-    async def scenario() -> None:
-        async with Engine(answering(OK + length + b"\r\n")) as engine, client.to(engine) as upstream:
-            for _ in range(2):
-                async with upstream.request("HEAD", "/") as answer:
-                    assert (answer.status, await answer.read()) == (200, b"")
-                async with upstream.request("HEAD", "/") as answer:
-                    assert await streamed(answer) == b""
-
-    client.run(scenario())
-
-
 def test_chunks_come_as_they_are_sent(client: Client) -> None:
     """Nothing is held back: the engine sends the next event only after the last one has arrived."""
     arrived = asyncio.Event()
@@ -1329,7 +1316,7 @@ def test_a_connection_that_is_closed_as_soon_as_it_is_made(client: Client) -> No
 def test_a_connection_that_is_closed_before_it_is_used() -> None:
     connection = Connection(lambda _: None, lambda _: None)
     with pytest.raises(Refused):
-        connection.send(b"", b"", bodiless=False)
+        connection.send(b"", b"")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
