@@ -346,10 +346,16 @@ def test_what_waits_is_written_at_the_end(tmp_path: Path) -> None:
     database.close()
 
 
-def test_two_processes_may_write_into_one_log(tmp_path: Path) -> None:
+def test_two_writers_may_share_one_log(tmp_path: Path) -> None:
     logs = [DecisionLog(tmp_path / "decisions.db") for _ in range(2)]
+    for turn in range(50):
+        for name, log in enumerate(logs):
+            log.ended([Life("/v1/completions", f"{name}-{turn}", admitted=True)])
     for log in logs:
         log.close()
+    with sqlite3.connect(tmp_path / "decisions.db") as database:
+        assert database.execute("select count(distinct request_id) from decisions").fetchone() == (100,)
+    database.close()
 
 
 # --- traces -----------------------------------------------------------------------------------------------------
