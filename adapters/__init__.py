@@ -1,5 +1,6 @@
 """`load(path) -> Stack`: adapters.yaml, validated once into frozen types that everything else is given."""
 
+from adapters.fields import ClassifierName
 from adapters.labels import Label, label, labels
 from adapters.load import load
 from adapters.ports import check_port
@@ -9,7 +10,6 @@ from adapters.schema import (
     Adapter,
     Base,
     Calibration,
-    ClassifierName,
     ConfigError,
     Engine,
     Key,
