@@ -62,7 +62,7 @@ class Wire:
         return ask("GET", self.url + path, **headers)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it asks its engine every second: other modules count sockets
 def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     """The real router with the real MiniLM; only the engine behind it is a fake, on a real port."""
     with wired(tmp_path_factory.mktemp("wire"), max_body_mb=0.5, engine_wait_s=0.3) as one:
