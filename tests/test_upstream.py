@@ -65,6 +65,7 @@ class Peer:
         self.number = number
         self.reader = reader
         self.writer = writer
+        self.raw = writer.get_extra_info("socket")
         self.heads: list[str] = []
         self.over = asyncio.Event()
 
@@ -99,11 +100,16 @@ class Peer:
         return True
 
     def hang_up(self, reset: bool = False) -> None:
-        raw = self.writer.get_extra_info("socket")
-        if reset and raw and raw.fileno() >= 0:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if reset and self.raw.fileno() >= 0:
+            self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writer.transport.abort()
         self.writer.close()
+
+    def drop(self) -> None:
+        """End it now, whatever is not sent yet."""
+        # asyncio's transport that was closed while it held bytes, and has sent them since, can't take an abort().
+        if self.raw.fileno() >= 0:
+            self.writer.transport.abort()
 
 
 Play = Callable[[Peer], Awaitable[None]]
@@ -137,7 +143,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for peer in self.peers:
-            peer.writer.transport.abort()
+            peer.drop()
         await self._server.wait_closed()
         await turns()
 
