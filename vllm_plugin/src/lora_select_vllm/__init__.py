@@ -1,0 +1,9 @@
+"""LoRA-Select inside vLLM. Two plugins: `lora_select` in every process, `lora_select_control` in the API server."""
+
+
+def install() -> None:
+    """The general plugin. vLLM calls it in the API server, the engine core and every worker, maybe several times."""
+    from lora_select_vllm import repair, residency
+
+    repair.install()
+    residency.install()
