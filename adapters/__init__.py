@@ -2,7 +2,7 @@
 
 from adapters.fields import ClassifierName
 from adapters.labels import Label, label, labels
-from adapters.load import load
+from adapters.load import load, named_adapter
 from adapters.ports import check_port
 from adapters.schema import (
     ADMIN,
@@ -38,4 +38,5 @@ __all__ = [
     "label",
     "labels",
     "load",
+    "named_adapter",
 ]

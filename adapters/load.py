@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from adapters.schema import ConfigError, Stack
+from adapters.schema import Adapter, ConfigError, Name, Stack
 
 Model = type[BaseModel]
 
@@ -46,6 +46,22 @@ def load(path: str | Path) -> Stack:
         raise ConfigError(_explain(file, error)) from None
 
 
+def named_adapter(fields: dict[str, Any]) -> tuple[str, Adapter]:
+    """One adapter as the admin routes are given it: its `name`, and the keys that it has in adapters.yaml.
+
+    Raises ConfigError in one line.
+    """
+    try:
+        named = _Named(**fields)
+    except ValidationError as error:
+        raise ConfigError(_explain(Path("the request"), error, _Named)) from None
+    return named.name, Adapter(**named.model_dump(exclude={"name"}))
+
+
+class _Named(Adapter):
+    name: Name
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML lets the last of two equal keys win in silence; here that is an error."""
 
@@ -73,7 +89,7 @@ def _keys(part: Model) -> list[str]:
     return [key for key in part.model_fields if key != "file"]
 
 
-def _explain(file: Path, error: ValidationError) -> str:
+def _explain(file: Path, error: ValidationError, root: Model = Stack) -> str:
     found = error.errors(include_url=False)
     # Of a union, the type that the value seems meant for says more than "should be a string".
     first = next(
@@ -81,7 +97,7 @@ def _explain(file: Path, error: ValidationError) -> str:
     )
     where = tuple(str(step) for step in first["loc"] if step != "[key]")
     if first["type"] == "extra_forbidden":
-        return _unknown(file, where)
+        return _unknown(file, where, root)
     where = where[: next((depth for key, depth in UNIONS.items() if where[: len(key)] == key), None)]
     if first["type"] == "missing":
         return f"{file}: {'.'.join(where)}: missing"
@@ -98,8 +114,8 @@ def _explain(file: Path, error: ValidationError) -> str:
     return f"{file}: {'.'.join(where)}: {message}{got}"
 
 
-def _unknown(file: Path, where: tuple[str, ...]) -> str:
-    part = _part(where[:-1]) or Stack
+def _unknown(file: Path, where: tuple[str, ...], root: Model = Stack) -> str:
+    part = _part(where[:-1], root) or root
     return f"{file}: {'.'.join(where)}: unknown key; {_near(where[-1], _keys(part))}"
 
 
@@ -113,9 +129,9 @@ def _quoted(message: str) -> list[str]:
     return message.split("'")[1::2]
 
 
-def _part(where: tuple[str, ...]) -> Model | None:
+def _part(where: tuple[str, ...], root: Model) -> Model | None:
     """The section that a path through the file leads to; a mapping's own keys are steps of the path too."""
-    part: Model = Stack
+    part = root
     in_mapping = False
     for step in where:
         if in_mapping:

@@ -63,6 +63,7 @@ class Engine(Part):
     port: Port = 8001
     url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
     max_loras: Annotated[int, Field(ge=1)] | None = None
+    roots: tuple[str, ...] = ()
     args: Mapping[str, Scalar | list[Scalar] | dict[str, Any] | None] = {}
     env: Mapping[str, str] = {}
 
@@ -255,6 +256,22 @@ class Stack(Part):
     def adapter_ref(self, name: str) -> Ref:
         """An adapter's folder or hub id. Raises ConfigError when it can be neither."""
         return self._ref(self.adapters[name].path, f"adapters.{name}.path")
+
+    def allowed(self, path: str) -> None:
+        """Raises ConfigError for an adapter that the admin routes may not load: outside `engine.roots`.
+
+        A root is a folder, which stands for everything below it, or a hub id, which stands for itself.
+        """
+        reference = self._ref(path, "path")
+        for root in self.engine.roots:
+            if reference.folder is None and root == path:
+                return
+            if reference.folder and reference.folder.is_relative_to(self.below(root)):
+                return
+        roots = ", ".join(self.engine.roots) or "none so far"
+        raise self.error(
+            "engine.roots", f"{path} is not below any of them ({roots}); add its folder or hub id there"
+        )
 
     def chat_template(self) -> Path | None:
         """The template's file. Raises ConfigError when it is missing."""

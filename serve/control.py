@@ -1,0 +1,183 @@
+"""The manager's door: HTTP on a unix socket in the run folder, for `python -m serve list|add|…` and for the router.
+
+| route | answers |
+|---|---|
+| GET /adapters | `Manager.listed()` |
+| POST /adapters {"name", "path", "label"?, "tags"?, …} | the adapter, once it serves; 409 with the reason where it cannot |
+| DELETE /adapters/NAME | when it is unloaded |
+| POST /reload | the lines of what was done |
+
+Who may open the socket may do everything: it belongs to the user who started the stack (mode 0600). The router, which
+lets others in, sends `x-lora-select-restricted`: then a path must lie below `engine.roots`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from adapters import ConfigError, Stack, named_adapter
+from serve.manager import Manager, Refused
+
+SOCKET = "manager.sock"
+RESTRICTED = "x-lora-select-restricted"
+LARGEST = 1 << 20
+ADDRESS = "LORA_SELECT_MANAGER"
+"""Environment variable that tells the router where the socket is."""
+
+
+class ControlError(Exception):
+    """An answer other than 200: its status and message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Control(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Serves until closed."""
+
+    daemon_threads = True
+
+    def __init__(self, socket_file: Path, manager: Manager, reload: Callable[[], Stack]) -> None:
+        """Raises OSError when the socket cannot be made."""
+        with suppress(FileNotFoundError):
+            socket_file.unlink()  # of a supervisor that was killed: the run folder's lock says that none is alive
+        socket_file.parent.mkdir(parents=True, exist_ok=True)
+        before = os.umask(0o177)
+        try:
+            super().__init__(str(socket_file), _Handler)
+        finally:
+            os.umask(before)
+        self.file, self.manager, self.reload = socket_file, manager, reload
+        threading.Thread(target=self.serve_forever, args=(0.1,), name="control", daemon=True).start()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self.shutdown()
+        self.server_close()
+        with suppress(FileNotFoundError):
+            self.file.unlink()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Control
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(lambda: self.server.manager.listed() if self.path == "/adapters" else _unknown(self.path))
+
+    def do_POST(self) -> None:
+        self._answer(self._posted)
+
+    def do_DELETE(self) -> None:
+        self._answer(self._deleted)
+
+    def address_string(self) -> str:
+        return "manager.sock"
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: what changes is told by the manager."""
+
+    def _posted(self) -> Any:
+        body = self._body()
+        if self.path == "/reload":
+            return {"done": _waited(self.server.manager.apply(self.server.reload()))}
+        if self.path != "/adapters":
+            return _unknown(self.path)
+        name, adapter = named_adapter(body)
+        if RESTRICTED in self.headers:
+            self.server.manager.stack.allowed(adapter.path)
+        _waited(self.server.manager.add(name, adapter))
+        return next(one for one in self.server.manager.listed()["adapters"] if one["name"] == name)
+
+    def _deleted(self) -> Any:
+        prefix, _, name = self.path.rpartition("/")
+        if prefix != "/adapters":
+            return _unknown(self.path)
+        _waited(self.server.manager.remove(unquote(name)))
+        return {"removed": unquote(name)}
+
+    def _body(self) -> dict[str, Any]:
+        length = int(self.headers.get("content-length") or 0)
+        if length > LARGEST:
+            raise ControlError(413, f"at most {LARGEST} bytes")
+        try:
+            body = json.loads(self.rfile.read(length) or b"{}")
+        except ValueError:
+            raise ControlError(400, "the body is not JSON") from None
+        if not isinstance(body, dict):
+            raise ControlError(400, "the body must be a JSON object")
+        return body
+
+    def _answer(self, work: Callable[[], Any]) -> None:
+        status: int = 200
+        try:
+            said = work()
+        except ControlError as error:
+            status, said = error.status, {"error": str(error)}
+        except Refused as error:
+            status, said = 409, {"error": str(error)}
+        except (ConfigError, ValueError) as error:
+            status, said = 400, {"error": str(error)}
+        data = json.dumps(said).encode()
+        with suppress(OSError):  # whoever asked may have gone
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+
+def _unknown(path: str) -> Any:
+    raise ControlError(404, f"there is no {path} here")
+
+
+def _waited(future: Future[Any]) -> Any:
+    """A load, a self-test and a drain take their time; whoever asked goes when they like, and the job is done."""
+    return future.result()
+
+
+class Manage:
+    """The client of a manager's door. Methods raise ControlError; status 0 where nobody answers."""
+
+    def __init__(self, socket_file: Path) -> None:
+        self._file = socket_file
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One call's decoded answer; waits as long as the work takes."""
+        connection = _UnixConnection(self._file)
+        try:
+            connection.request(method, path, json.dumps(body or {}), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ControlError(
+                0, f"no stack answers at {self._file} ({error}); start one with python -m serve"
+            ) from None
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise ControlError(answer.status, str(said.get("error", said)))
+        return said
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, file: Path) -> None:
+        super().__init__("localhost")
+        self._file = file
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._file))

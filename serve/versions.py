@@ -1,0 +1,57 @@
+"""An adapter's files as they are when it is loaded: a copy under a name of its own, NAME@VERSION.
+
+vLLM reads an evicted adapter from its path again, and keys its prefix cache by name and path. Were that the user's own
+folder, files that are replaced in place would change an adapter in the middle of its requests, and the cache would
+answer for the old one (vllm#42125).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from adapters import Ref
+
+FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+DIGITS = 8
+CHUNK = 1 << 20
+
+
+def snapshot(reference: Ref, name: str, into: Path) -> Path:
+    """Copy an adapter's files to `into`/NAME@VERSION, the version being the SHA-256 of the copy. Raises OSError."""
+    folder = reference.folder or _downloaded(reference.name)
+    part = into / f"{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for file in FILES:
+        if (folder / file).is_file():
+            shutil.copyfile(folder / file, part / file)
+    copy = into / f"{name}@{_digest(part)}"
+    if copy.is_dir():
+        shutil.rmtree(part)
+    else:
+        part.rename(copy)
+    return copy
+
+
+def forget(copy: Path) -> None:
+    """Remove a copy; what cannot be removed is left."""
+    shutil.rmtree(copy, ignore_errors=True)
+
+
+def _downloaded(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download  # takes 0.3 s, and not every stack has a hub id
+
+    return Path(snapshot_download(hub_id, allow_patterns=list(FILES)))
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in FILES:
+        if (folder / name).is_file():
+            digest.update(name.encode())
+            with (folder / name).open("rb") as file:
+                while part := file.read(CHUNK):
+                    digest.update(part)
+    return digest.hexdigest()[:DIGITS]
