@@ -184,6 +184,7 @@ class Adapter(Part):
     tags: Mapping[Name, Annotated[tuple[Name, ...], Listed, Field(min_length=1)]] = {}
     system_prompt: str | None = Field(default=None, min_length=1)
     sampling: Sampling = Sampling()
+    allow_pickle: bool = False
 
     @cached_property
     def defaults(self) -> Mapping[str, Any]:

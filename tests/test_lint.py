@@ -1,0 +1,305 @@
+"""The lint against the truth: what vLLM's own classes refuse, the lint refuses, and what it accepts, they load."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from adapters import Stack
+from serve.files import lint_adapter
+from serve.lint import lint
+from serve.shape import READERS, shape
+from serve.weights import PIECE, header, look
+from tests.adapter_files import BASE, write_adapter, write_stack
+
+EXPECTED = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+"""What vLLM's loader expects of a Mistral."""
+
+Tensors = dict[str, Any]
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def vllm_refuses(folder: Path, expected: set[str] = EXPECTED, vocabulary: int = 128) -> str:
+    """vLLM's reason, "" where it loads the files."""
+    from vllm.config.lora import LoRAConfig
+    from vllm.lora.lora_model import LoRAModel
+    from vllm.lora.peft_helper import PEFTHelper
+
+    try:
+        helper = PEFTHelper.from_local_dir(str(folder), 128)
+        helper.validate_legal(LoRAConfig(max_lora_rank=64, max_loras=1))
+        LoRAModel.from_local_checkpoint(
+            str(folder), expected, helper, lora_model_id=1, device="cpu", model_vocab_size=vocabulary
+        )
+    except Exception as error:
+        return str(error) or repr(error)
+    return ""
+
+
+def refusals(stack: Stack, name: str = "law") -> list[str]:
+    return [
+        finding.text
+        for finding in lint_adapter(stack, name, stack.adapter_ref(name).folder or Path())[0]
+        if finding.error
+    ]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    return write_stack(tmp_path, engine={"args": {"max-lora-rank": 64}})
+
+
+REFUSED = [
+    {"peft_type": "LORA", "r": 0},
+    {"r": -4},
+    {"r": 128},
+    {"r": None},
+    {"lora_alpha": None},
+    {"target_modules": ...},
+    {"lora_alpha": ...},
+    {"r": ...},
+    {"bias": "all"},
+    {"bias": "lora_only"},
+    {"bias": None},
+    {"use_dora": True},
+    {"lora_bias": True},
+    {"init_lora_weights": "pissa"},
+    {"init_lora_weights": "pissa_niter_16"},
+    {"init_lora_weights": "olora"},
+    {"init_lora_weights": "corda"},
+    {"init_lora_weights": "loftq"},
+    {"init_lora_weights": "loha"},
+    {"alora_invocation_tokens": [1, 2]},
+    {"layer_replication": [[0, 1], [0, 2]]},
+    {"use_bdlora": {"nblocks": 2}},
+    {"use_qalora": True},
+    {"modules_to_save": ["lm_head"]},
+    {"modules_to_save": ["embed_tokens", "score"]},
+    {"rank_pattern": {"q_proj": 128}},
+    {"rank_pattern": {"q_proj": 0}},
+    {"rank_pattern": {"q_proj": "8"}},
+    {"rank_pattern": ["q_proj"]},
+]
+
+
+@pytest.mark.parametrize("config", REFUSED, ids=str)
+def test_configs_that_vllm_refuses_are_refused(stack: Stack, config: dict[str, Any]) -> None:
+    folder = stack.file.parent / "law"
+    write_adapter(folder, config)
+    assert vllm_refuses(folder)
+    (first, *_) = refusals(stack)
+    assert "\n" not in first
+    assert (
+        next(key for key in config if key != "peft_type").removesuffix("_pattern").removesuffix("lora_") in first
+    )
+
+
+ACCEPTED: list[dict[str, Any]] = [
+    {},
+    {"use_rslora": True},
+    {"rank_pattern": {"q_proj": 8}},
+    {"rank_pattern": None, "alpha_pattern": None},
+    {"alpha_pattern": {"q_proj": 4, r"layers\.1\..*": 0.5}},
+    {"target_modules": "all-linear"},
+    {"target_modules": ["q_proj", "a_module_that_no_model_has"]},
+    {"bias": "none", "use_dora": False, "lora_bias": False, "modules_to_save": None, "layer_replication": None},
+    {"bias": ...},
+    {"init_lora_weights": None},
+    {"init_lora_weights": False},
+    *({"init_lora_weights": init} for init in ("gaussian", "eva", "orthogonal", "Gaussian", "mica", "lora_ga")),
+    {"modules_to_save": ["score"]},
+    {"unknown_key_of_a_later_peft": 1},
+]
+
+
+@pytest.mark.parametrize("config", ACCEPTED, ids=str)
+def test_configs_that_vllm_accepts_are_accepted(stack: Stack, config: dict[str, Any]) -> None:
+    folder = stack.file.parent / "law"
+    write_adapter(folder, config)
+    assert vllm_refuses(folder) == ""
+    assert refusals(stack) == []
+
+
+def renamed(old: str, new: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name.replace(old, new): tensor for name, tensor in tensors.items()}
+
+
+BOTH_REFUSE: list[Callable[[Tensors], Tensors]] = [
+    lambda tensors: tensors | {"base_model.model.lm_head.weight": np.ones((128, 64), np.float32)},
+    lambda tensors: tensors | {f"{LAYER}.lora_magnitude_vector": np.ones(64, np.float32)},
+    lambda tensors: tensors | {f"{LAYER}.lora_B.bias": np.ones(64, np.float32)},
+    lambda tensors: (
+        tensors
+        | {
+            "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": np.ones(
+                (1, 64), np.float32
+            )
+        }
+    ),
+    lambda tensors: tensors | {"base_model.model.score.weight": np.ones((2, 64), np.float32)},
+    renamed("lora_A.weight", "lora_A.default.weight"),
+    renamed("q_proj", "query"),
+    renamed("model.layers.0.self_attn.q_proj", "lm_head"),
+    renamed("layers.0.self_attn.q_proj.lora_A.weight", "embed_tokens.lora_embedding_A"),
+]
+
+
+@pytest.mark.parametrize("change", BOTH_REFUSE)
+def test_tensors_that_vllm_refuses_are_refused(stack: Stack, change: Callable[[Tensors], Tensors]) -> None:
+    folder = stack.file.parent / "law"
+    write_adapter(folder, change=change)
+    assert vllm_refuses(folder)
+    assert refusals(stack)
+
+
+def sides(
+    a: Callable[[Any], Any] = lambda a: a, b: Callable[[Any], Any] = lambda b: b
+) -> Callable[[Tensors], Tensors]:
+    """The same tensors with every A and B changed; None leaves one out."""
+    return lambda tensors: {
+        name: made
+        for name, tensor in tensors.items()
+        if (made := (a if "lora_A" in name else b)(tensor)) is not None
+    }
+
+
+def nothing(_: Any) -> None:
+    """In place of a side."""
+
+
+SILENT: list[tuple[Callable[[Tensors], Tensors], str]] = [
+    (renamed("layers.0", "layers.7"), "it has a layer 7, the base has 2 layers"),
+    (renamed("self_attn.q_proj", "cross_attn.q_proj"), "cross_attn.q_proj: the base has no such module"),
+    (sides(lambda a: a[:4]), "the config's rank 8"),
+    (sides(lambda a: a[:4], lambda b: b[:, :4]), "which is not the config's rank 8"),
+    (sides(a=lambda a: a[:, :32]), "its q_proj reads 32 values, the base's 64"),
+    (sides(b=lambda b: b[:32]), "its q_proj writes 32 values, the base's 64"),
+    (sides(b=nothing), "no lora_B"),
+    (sides(b=np.zeros_like), "every lora_B is zero"),
+    (sides(a=np.zeros_like), "so it does nothing"),
+    (sides(b=lambda b: np.where(b > 2, np.nan, b)), "not finite"),
+    (sides(a=lambda a: (a * np.inf).astype(ml_dtypes.bfloat16)), "not finite"),
+    (lambda _: {}, "it holds no LoRA weights"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "says"), SILENT, ids=[says for _, says in SILENT])
+def test_what_vllm_would_load_and_serve_wrongly_is_refused(
+    stack: Stack, change: Callable[[Tensors], Tensors], says: str
+) -> None:
+    folder = stack.file.parent / "law"
+    write_adapter(folder, change=change)
+    assert vllm_refuses(folder) == "", "then it belongs to the test above"
+    (line,) = refusals(stack)
+    assert says in line
+
+
+def test_trained_tokens_are_refused_before_their_tensors_are_seen(stack: Stack) -> None:
+    write_adapter(stack.file.parent / "law", {"trainable_token_indices": [1, 2]})
+    assert "train without them" in refusals(stack)[0]
+
+
+def test_an_adapter_of_the_embedding_fits_llama_and_its_vocabulary(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path, base_config=BASE | {"model_type": "llama"})
+    name = "base_model.model.model.embed_tokens.lora_embedding_"
+    for size in (128, 130):
+        tensors = {f"{name}A": np.ones((8, size), np.float32), f"{name}B": np.ones((64, 8), np.float32)}
+        write_adapter(tmp_path / "law", change=lambda _: tensors)  # noqa: B023
+        refused = vllm_refuses(tmp_path / "law", EXPECTED | {"embed_tokens", "lm_head"})
+        assert bool(refused) == (size == 130)
+        assert refusals(stack) == ([] if size == 128 else [refusals(stack)[0]])
+    assert "its embed_tokens reads 130 values, the base's 128" in refusals(stack)[0]
+
+
+def test_modules_that_the_engine_would_drop_are_refused(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path, engine={"args": {"lora-target-modules": ["o_proj", "v_proj"]}})
+    assert "lora-target-modules leaves out q_proj" in refusals(stack)[0]
+    for allowed in ("q_proj", "qkv_proj"):
+        assert refusals(write_stack(tmp_path, engine={"args": {"lora-target-modules": [allowed]}})) == []
+
+
+def test_a_pickle_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path)
+    (tmp_path / "law" / "adapter_model.safetensors").rename(tmp_path / "law" / "adapter_model.bin")
+    assert "adapter_model.bin is a pickle, which can run code; save it as safetensors" in refusals(stack)[0]
+    adapters = {"law": {"path": "law", "label": "law", "allow_pickle": True}}
+    findings, rank = lint_adapter(write_stack(tmp_path, adapters=adapters), "law", tmp_path / "law")
+    assert [finding.error for finding in findings] == [False]
+    assert rank == 8
+
+
+def test_an_unknown_base_leaves_names_and_pairs_to_check(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path, base_config={"model_type": "never-seen"})
+    write_adapter(tmp_path / "law", change=renamed("layers.0.self_attn", "blocks.99.mixer"))
+    assert refusals(stack) == []
+    write_adapter(tmp_path / "law", change=sides(np.transpose, np.transpose))
+    assert "which is not the config's rank 8" in refusals(stack)[0]
+
+
+def test_a_running_engines_rank_counts(stack: Stack) -> None:
+    (finding,), rank = lint_adapter(stack, "law", stack.file.parent / "law", limit=1)
+    assert rank == 8
+    assert finding.text.startswith("rank 8 is above the running engine's --max-lora-rank, 1; set engine.args.max-")
+
+
+def test_another_bases_name_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path, base={"model": "some/quantised-base", "name": "tiny"})
+    (finding,), _ = lint_adapter(stack, "law", tmp_path / "law")
+    assert not finding.error
+    assert finding.text.startswith("trained on some/base, the base is some/quantised-base")
+
+
+def test_a_base_without_lora_is_refused(tmp_path: Path) -> None:
+    config = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 128}
+    report = lint(write_stack(tmp_path, base_config=config))
+    assert report.errors[0].text == "vLLM serves no LoRA adapters on gpt2; take another base"
+
+
+def test_which_bases_vllm_adapts() -> None:
+    """By vLLM's own classes."""
+    import importlib
+
+    from vllm.model_executor.models.registry import _TEXT_GENERATION_MODELS
+
+    heads = {
+        "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
+        "qwen3": "Qwen3ForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
+        "gemma3_text": "Gemma3ForCausalLM", "gpt2": "GPT2LMHeadModel", "bloom": "BloomForCausalLM",
+    }  # fmt: skip
+    assert set(heads) == set(READERS)
+    config = BASE | {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    for kind, head in heads.items():
+        known = shape(config | {"model_type": kind})
+        module, name = _TEXT_GENERATION_MODELS[head]
+        found = getattr(importlib.import_module(f"vllm.model_executor.models.{module}"), name)
+        assert known is not None
+        assert known.serves_lora == getattr(found, "supports_lora", False), kind
+        assert known.serves_embeddings == bool(getattr(found, "embedding_modules", {})), kind
+
+
+def test_weights_are_read_a_piece_at_a_time(tmp_path: Path) -> None:
+    file = tmp_path / "big.safetensors"
+    save_file({"w": np.zeros((8, PIECE), ml_dtypes.bfloat16)}, file)
+    (tensor,) = header(file)
+    tracemalloc.start()
+    assert look(file, tensor) == (True, True)
+    assert tracemalloc.get_traced_memory()[1] < 4 * PIECE < (tensor.end - tensor.begin)
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float16, np.float32, np.float64, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn],
+)
+def test_every_float_is_judged_by_its_bits(tmp_path: Path, dtype: Any) -> None:
+    values = {"zero": [0.0, -0.0], "small": [0.0, 2**-6], "large": [-240.0, 1.0], "nan": [np.nan, 0.0]}
+    save_file({name: np.array(numbers, dtype) for name, numbers in values.items()}, tmp_path / "w.safetensors")
+    seen = {tensor.name: look(tmp_path / "w.safetensors", tensor) for tensor in header(tmp_path / "w.safetensors")}
+    assert seen == {"zero": (True, True), "small": (True, False), "large": (True, False), "nan": (False, False)}
