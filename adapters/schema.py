@@ -63,6 +63,7 @@ class Engine(Part):
     port: Port = 8001
     url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
     max_loras: Annotated[int, Field(ge=1)] | None = None
+    liveness_s: Seconds = 120
     roots: tuple[str, ...] = ()
     args: Mapping[str, Scalar | list[Scalar] | dict[str, Any] | None] = {}
     env: Mapping[str, str] = {}

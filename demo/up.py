@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adapters import load
 from demo.samples import ask_all
+from serve.lock import hold
 from serve.stack import check_ports, plan
 from serve.supervisor import Supervisor
 
@@ -21,7 +22,6 @@ def up(once: bool, say: Callable[[str], None]) -> int:
     """
     stack = load(STACK)
     planned = plan(stack, RUN_DIR)
-    check_ports(stack)
     for note in planned.notes:
         say(note)
 
@@ -31,4 +31,6 @@ def up(once: bool, say: Callable[[str], None]) -> int:
             say("Ctrl-C ends all of it")
         return code
 
-    return Supervisor(planned.services, say).run(task, stop_after_task=once)
+    with hold(RUN_DIR) as lock:
+        check_ports(stack)
+        return Supervisor(planned.services, say, lock=lock).run(task, stop_after_task=once)

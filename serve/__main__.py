@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from adapters import ConfigError, check_port, load
+from serve.lock import hold
 from serve.stack import check_ports, plan
 from serve.supervisor import StartError, Supervisor
 
@@ -43,8 +44,9 @@ def main() -> int:
                 raise stack.error("engine.url", "is set, so there is no engine to start here")
             check_port(stack, "engine.port", "127.0.0.1", stack.engine.port)
             os.execve(planned.engine.argv[0], planned.engine.argv, os.environ | planned.engine.env)
-        check_ports(stack)
-        return Supervisor(planned.services, say).run()
+        with hold(arguments.run_dir) as lock:
+            check_ports(stack)
+            return Supervisor(planned.services, say, lock=lock).run()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

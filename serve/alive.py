@@ -4,7 +4,8 @@ A busy engine must not be taken for a hanging one: a probe waits in vLLM's queue
 deadline on the probe alone is right. What a hanging engine cannot do is move its counters. They come from the
 engine core with every step, chunks of a prefill included, so the engine is alive when they moved since the last
 look, or else when it completes one token. It hangs when neither was so for `engine.liveness_s`, which therefore
-has to be longer than the longest single step (a chunk of max-num-batched-tokens), not than the longest request.
+has to be longer than the longest single step (a chunk of max-num-batched-tokens) and than the loading of an adapter
+from a slow disk, but not than the longest request.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ COUNTERS = re.compile(
     r"(?m)^vllm:(?:generation_tokens_total|prompt_tokens_total|iteration_tokens_total_count|kv_cache_usage_perc)\b.*"
 )
 METRICS_TIMEOUT_S = 5.0
+MOST_EVERY_S = 10.0
+
+
+def every_s(deadline_s: float) -> float:
+    """How long after a look the next one begins, so that several fit into the deadline."""
+    return min(MOST_EVERY_S, deadline_s / 6)
 
 
 def engine_alive(url: str, model: str, deadline_s: float) -> Callable[[], bool]:

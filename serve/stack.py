@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters import ConfigError, Label, Stack, check_port, labels
+from serve.alive import answers, engine_alive, every_s
 from serve.engine import Command, engine_command, installed_build, usable_cores
 from serve.lint import Finding, Report, lint
 from serve.process import Service
@@ -95,18 +96,24 @@ def _engine_service(stack: Stack, command: Command, run_dir: Path) -> Service:
     names = {stack.base.name, *stack.adapters}
     probe = _engine_probe(stack.engine_url, names)
     url = f"{stack.engine_url} (loopback only)"
-    return Service("engine", command.argv, command.env, run_dir / "engine.log", probe, url, stop_rank=1)
+    limit = stack.engine.liveness_s
+    alive = engine_alive(stack.engine_url, stack.base.name, limit)
+    return Service(
+        "engine", command.argv, command.env, run_dir / "engine.log", probe, url,
+        stop_rank=1, alive=alive, alive_every_s=every_s(limit), alive_s=limit,
+    )  # fmt: skip
 
 
 def _service(stack: Stack, run_dir: Path, name: str) -> Service:
     argv = (sys.executable, "-m", name, "--config", str(stack.file))
     url = stack.router_url if name == "router" else stack.ui_url
-    path = "/ready" if name == "router" else "/"
+    path, alive = ("/ready", "/health") if name == "router" else ("/", "/")
     # The page asks the router on this machine, whatever proxy the environment names.
     direct = ",".join(filter(None, ("127.0.0.1,localhost", os.environ.get("NO_PROXY"))))
     env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": direct, "no_proxy": direct}
     grace = stack.router.drain_s + ROUTER_GRACE_S if name == "router" else GRACE_S
-    return Service(name, argv, env, run_dir / f"{name}.log", _http_probe(url + path), url, grace_s=grace)
+    log, probe = run_dir / f"{name}.log", _http_probe(url + path)
+    return Service(name, argv, env, log, probe, url, grace_s=grace, alive=answers(url + alive))
 
 
 def _engine_probe(url: str, names: set[str]) -> Callable[[], str]:

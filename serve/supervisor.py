@@ -46,7 +46,7 @@ class Supervisor:
         on_death: Callable[[str], None] = _nothing,
         on_reload: Callable[[], None] | None = None,
     ) -> None:
-        """`lock` is what `serve.lock.hold` yields. The callbacks come from the loop: they may not block, nor raise.
+        """`lock` is what `serve.lock.hold` yields. The callbacks come from the loop: they may not block or raise.
 
         `on_ready` gets a service's name each time that it becomes ready, after restarts too; `on_death` when it
         has died or was found to hang, starting or ready.
