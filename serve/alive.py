@@ -4,8 +4,8 @@ A busy engine must not be taken for a hanging one: a probe waits in vLLM's queue
 deadline on the probe alone is right. What a hanging engine cannot do is move its counters. They come from the
 engine core with every step, chunks of a prefill included, so the engine is alive when they moved since the last
 look, or else when it completes one token. It hangs when neither was so for `engine.liveness_s`, which therefore
-has to be longer than the longest single step (a chunk of max-num-batched-tokens) and than the loading of an adapter
-from a slow disk, but not than the longest request.
+has to be longer than the longest single step (a chunk of max-num-batched-tokens) and than the loading of an
+adapter from a slow disk, but not than the longest request.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from serve.log import Log
 from serve.look import Look
-from serve.procfs import Shared, members, reap, shared_files, sweep
+from serve.procfs import members, reap, shared_files, sweep
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STEADY_S = 300.0
@@ -74,8 +74,8 @@ class Child:
         """How it died last."""
         self.was_ready = False
         self.started = 0.0
-        self.shared: frozenset[Shared] = frozenset()
-        """The shared memory that it was seen to use."""
+        self.shared: frozenset[int] = frozenset()
+        """Inodes of the shared memory that it was seen to use."""
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._restart_at = self._stepped = self._alive_at = 0.0

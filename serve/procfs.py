@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-SHARED = re.compile(r"(?m)^\S+ \S+ \S+ \S+ (\d+) +(/dev/shm/(?:psm_|sem\.mp-)\S+)$")
-"""A file of Python's multiprocessing, in /proc/PID/maps. No other name: a model may lie in /dev/shm, too."""
-
-Shared = tuple[str, int]
-"""Path and inode."""
+SHM = Path("/dev/shm")
+SHARED = re.compile(r"(?m)^\S+ \S+ \S+ \S+ (\d+) +/dev/shm/")
+OURS = ("psm_*", "sem.mp-*")
+"""How Python's multiprocessing names its files. No other is ever removed: a model may lie in /dev/shm, too."""
 
 SUBREAPER = 36
 
@@ -28,23 +27,22 @@ def members(group: int) -> list[int]:
     return found
 
 
-def shared_files(pids: Iterable[int]) -> frozenset[Shared]:
-    """Files of multiprocessing in /dev/shm that these processes use."""
-    found = (match for pid in pids for match in SHARED.finditer(_text(Path(f"/proc/{pid}/maps"))))
-    return frozenset((match[2], int(match[1])) for match in found)
+def shared_files(pids: Iterable[int]) -> frozenset[int]:
+    """Inodes of the files in /dev/shm that these processes use; a semaphore's maker maps it under another name."""
+    return frozenset(int(number) for pid in pids for number in SHARED.findall(_text(Path(f"/proc/{pid}/maps"))))
 
 
-def sweep(files: frozenset[Shared]) -> list[str]:
-    """Remove those files that are still the same and that nobody uses any more; returns their paths."""
-    if not files:
+def sweep(inodes: frozenset[int]) -> list[str]:
+    """Remove those files of multiprocessing that nobody uses any more; returns their names."""
+    if not inodes:
         return []
-    used = shared_files(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    unused = inodes - shared_files(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     removed = []
-    for path, inode in files - used:
+    for file in (file for pattern in OURS for file in SHM.glob(pattern)):
         try:
-            if os.stat(path).st_ino == inode:
-                os.unlink(path)
-                removed.append(path)
+            if file.stat().st_ino in unused:
+                file.unlink()
+                removed.append(file.name)
         except OSError:
             continue  # its maker removed it, or it is not ours to remove
     return sorted(removed)

@@ -149,7 +149,7 @@ class Supervisor:
 
     def _tell_watch(self, watch: Watch) -> None:
         groups = [child.group for child in self._children if child.group is not None]
-        watch.tell(groups, {file for child in self._children for file in child.shared})
+        watch.tell(groups, {inode for child in self._children for inode in child.shared})
 
     def _say(self, line: str) -> None:
         with contextlib.suppress(OSError):  # a closed terminal, or a full disk: no reason to end the stack

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from serve.procfs import Shared, members, sweep
+from serve.procfs import members, sweep
 
 ROOT = Path(__file__).parent.parent
 GIVE_UP_S = 30.0
@@ -34,13 +34,9 @@ class Watch:
         self._told = b"[[], []]\n"
         self._process = self._start()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def tell(self, groups: Iterable[int], files: Iterable[Shared]) -> None:
-        """These groups are to be killed, and these files removed, when this process is gone."""
-        told = json.dumps([sorted(groups), sorted(files)]).encode() + b"\n"
+    def tell(self, groups: Iterable[int], inodes: Iterable[int]) -> None:
+        """These groups are to be killed, and these files of /dev/shm removed, when this process is gone."""
+        told = json.dumps([sorted(groups), sorted(inodes)]).encode() + b"\n"
         alive = self._process.poll() is None
         if alive and told == self._told:
             return
@@ -84,12 +80,12 @@ def main() -> None:
     last = b"[[], []]"
     for line in sys.stdin.buffer:
         last = line if line.endswith(b"\n") else last
-    groups, files = json.loads(last)
+    groups, inodes = json.loads(last)
     deadline = time.monotonic() + GIVE_UP_S
     while groups and time.monotonic() < deadline:
         groups = [group for group in groups if _kill(group)]
         time.sleep(0.02)
-    sweep(frozenset((path, inode) for path, inode in files))
+    sweep(frozenset(inodes))
 
 
 def _kill(group: int) -> bool:
