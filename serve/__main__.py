@@ -33,10 +33,14 @@ def main() -> int:
         planned = plan(stack, arguments.run_dir)
         for note in planned.notes:
             say(note)
+        for line in planned.broken if arguments.command != "check" else ():
+            say(f"not served: {line}")
         if arguments.command == "check":
             for service in planned.services:
                 env = " ".join(f"{key}={_shown(key, value)}" for key, value in service.env.items())
                 say(f"{service.name}: {service.url}: {env} {shlex.join(service.argv)}")
+            if planned.broken:
+                raise ConfigError("\n".join(planned.broken))
             check_ports(stack)
             return 0
         if arguments.command == "engine":

