@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapters import ConfigError
+from serve.procfs import lives
 
 NAME = "serve.pid"
 WAIT_S = 10.0
@@ -44,12 +45,14 @@ def _take(run_dir: Path, descriptor: int) -> None:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             pid = os.pread(descriptor, 32, 0).decode() or "unknown"
-            if os.path.exists(f"/proc/{pid}"):
+            if pid.isdigit() and lives(int(pid)):
                 text = (
                     f"in use by `python -m serve` with pid {pid}: end that one first, or choose another --run-dir"
                 )
                 raise ConfigError(f"--run-dir {run_dir}: {text}") from None
             if time.monotonic() > deadline:
-                text = f"the supervisor {pid} was killed, and its processes have not ended yet"
+                text = (
+                    f"held for pid {pid}, which is gone: what it started is ending, or runs in another container"
+                )
                 raise ConfigError(f"--run-dir {run_dir}: {text}") from None
             time.sleep(0.1)

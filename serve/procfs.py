@@ -18,13 +18,12 @@ SUBREAPER = 36
 
 def members(group: int) -> list[int]:
     """The processes of a group that are alive; zombies are not."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            state, _, pgrp, *_ = _text(entry / "stat").rpartition(")")[2].split() or ["X", "", ""]
-            if pgrp == str(group) and state not in "ZX":
-                found.append(int(entry.name))
-    return found
+    return [pid for pid in _all() if _group(pid) == group]
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process that is not a zombie."""
+    return _group(pid) is not None
 
 
 def shared_files(pids: Iterable[int]) -> frozenset[int]:
@@ -36,7 +35,7 @@ def sweep(inodes: frozenset[int]) -> list[str]:
     """Remove those files of multiprocessing that nobody uses any more; returns their names."""
     if not inodes:
         return []
-    unused = inodes - shared_files(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    unused = inodes - shared_files(_all())
     removed = []
     for file in (file for pattern in OURS for file in SHM.glob(pattern)):
         try:
@@ -62,6 +61,16 @@ def reap(group: int, leader: int) -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def _all() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _group(pid: int) -> int | None:
+    """A living process's group."""
+    state, _, group, *_ = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split() or ["X", "", ""]
+    return None if state in "ZX" else int(group)
 
 
 def _text(file: Path) -> str:

@@ -23,7 +23,7 @@ from serve.alive import answers, engine_alive
 from serve.lock import hold
 from serve.log import MAX_BYTES
 from serve.process import Child, Service, State
-from serve.procfs import members, shared_files, sweep
+from serve.procfs import lives, members, shared_files, sweep
 from serve.supervisor import StartError, Supervisor
 from tests.conftest import write_stack
 from tests.servers import free_port
@@ -114,10 +114,6 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def lives(pid: int) -> bool:
-    return state_of(pid) not in ("", "Z")
 
 
 def remains(pid: int) -> list[int]:
@@ -383,11 +379,9 @@ def test_a_killed_supervisor_leaves_nothing_behind(engine: Engine, output: Path)
             hold(engine.folder / "run").__enter__()
         watch = watcher(process.pid)
         os.kill(watch, signal.SIGKILL)
-        again = until(lambda: watcher(process.pid))
-        assert again != watch
+        again = until(lambda: (pid := watcher(process.pid)) != watch and pid)
         time.sleep(0.3)  # it is told at the next look
         process.kill()
-        process.wait()
         with hold(engine.folder / "run"):  # waits for the rest to be gone
             assert not any(map(lives, [*flat(engine.starts), again]))
     assert not shared_names(engine)
