@@ -13,6 +13,9 @@ from adapters import ConfigError
 from serve.procfs import lives
 
 NAME = "serve.pid"
+DYING_S = 0.3
+"""From a kill to the kernel's having done it."""
+
 WAIT_S = 10.0
 """For what a killed supervisor left behind to be killed, too (serve/watch.py)."""
 
@@ -39,20 +42,17 @@ def hold(run_dir: Path) -> Iterator[int]:
 
 
 def _take(run_dir: Path, descriptor: int) -> None:
-    deadline = time.monotonic() + WAIT_S
+    began = time.monotonic()
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             pid = os.pread(descriptor, 32, 0).decode() or "unknown"
-            if pid.isdigit() and lives(int(pid)):
-                text = (
-                    f"in use by `python -m serve` with pid {pid}: end that one first, or choose another --run-dir"
-                )
-                raise ConfigError(f"--run-dir {run_dir}: {text}") from None
-            if time.monotonic() > deadline:
-                text = (
-                    f"held for pid {pid}, which is gone: what it started is ending, or runs in another container"
-                )
-                raise ConfigError(f"--run-dir {run_dir}: {text}") from None
-            time.sleep(0.1)
+            alive, waited = pid.isdigit() and lives(int(pid)), time.monotonic() - began
+        if alive and waited > DYING_S:
+            text = f"in use by `python -m serve` with pid {pid}: end that one first, or choose another --run-dir"
+            raise ConfigError(f"--run-dir {run_dir}: {text}")
+        if waited > WAIT_S:
+            text = f"held for pid {pid}, which is gone: what it started is ending, or runs in another container"
+            raise ConfigError(f"--run-dir {run_dir}: {text}")
+        time.sleep(0.05)
