@@ -24,7 +24,7 @@ check: $(STAMP)  ## format, lint, strict types
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-$(STAMP): requirements/$(BUILD).txt
+$(STAMP): requirements/$(BUILD).txt vllm_plugin/pyproject.toml
 	@echo "[1/3] .venv ($(BUILD) build of vLLM)"
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip
@@ -34,6 +34,7 @@ ifeq ($(BUILD),cpu)
 endif
 	@echo "[3/3] $$(grep -c == $<) packages of $<: minutes, and 3.5 GB (CPU) or more (CUDA)"
 	$(PIP) install --no-deps --progress-bar off -r $<
+	$(PIP) install --quiet --no-deps --no-build-isolation -e ./vllm_plugin
 	@touch $@
 
 # Locks for Linux x86-64 and Python 3.11 to 3.13. The CPU lock leaves torch out (see TORCH above).

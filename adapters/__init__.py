@@ -7,6 +7,7 @@ from adapters.ports import check_port
 from adapters.schema import (
     ADMIN,
     AUTO,
+    RESERVED,
     Adapter,
     Base,
     Calibration,
@@ -22,6 +23,7 @@ from adapters.schema import (
 __all__ = [
     "ADMIN",
     "AUTO",
+    "RESERVED",
     "Adapter",
     "Base",
     "Calibration",

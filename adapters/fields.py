@@ -47,3 +47,11 @@ Sha256 = Annotated[
     ),
 ]
 LimitsStorage = Annotated[str, _like(r"(memory|rediss?)://.*", "must be memory://, redis://… or rediss://…")]
+
+
+def _filled(value: object) -> object:
+    return {} if value is None else value
+
+
+Filled = BeforeValidator(_filled)
+"""A mapping whose keys are all commented out reads as null."""

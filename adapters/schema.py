@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters.fields import (
     ClassifierName,
+    Filled,
     Finite,
     LimitsStorage,
     Listed,
@@ -65,8 +66,8 @@ class Engine(Part):
     max_loras: Annotated[int, Field(ge=1)] | None = None
     liveness_s: Seconds = 120
     roots: tuple[str, ...] = ()
-    args: Mapping[str, Scalar | list[Scalar] | dict[str, Any] | None] = {}
-    env: Mapping[str, str] = {}
+    args: Annotated[Mapping[str, Scalar | list[Scalar] | dict[str, Any] | None], Filled] = {}
+    env: Annotated[Mapping[str, str], Filled] = {}
 
 
 class Calibration(Part):

@@ -1,4 +1,4 @@
-"""`python -m serve [up|engine|check] [--config adapters.yaml]`: the whole stack, the engine alone, or neither."""
+"""`python -m serve [up|engine|check|init DIR] [--config adapters.yaml]`: the stack, its engine alone, or none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from adapters import ConfigError, check_port, load
+from serve import init
 from serve.lock import hold
 from serve.stack import check_ports, plan
 from serve.supervisor import StartError, Supervisor
@@ -19,11 +20,13 @@ SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 def main() -> int:
     """Exit codes: 0 fine, 1 a process could not start, 2 the stack cannot work as written."""
+    if sys.argv[1:2] == ["init"]:
+        return init.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m serve", description=__doc__)
     parser.add_argument(
-        "command", nargs="?", default="up", choices=["up", "engine", "check"],
+        "command", nargs="?", default="up", choices=["up", "engine", "check", "init"],
         help="up: engine, router and page under one supervisor; engine: vLLM alone, in the foreground; "
-        "check: explain what would start, and start nothing",
+        "check: explain what would start, and start nothing; init DIR: write adapters.yaml from adapters in DIR",
     )  # fmt: skip
     parser.add_argument("--config", default="adapters.yaml", help="the stack (default: %(default)s)")
     parser.add_argument("--run-dir", type=Path, default=Path(".run"), help="logs (default: %(default)s)")
