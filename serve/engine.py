@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters import Stack
 from serve import memory
+from serve.base import dtype_of
 from serve.machine import OURS, Build, Machine
 from serve.memory import Estimate, Room, room
 from serve.quantization import method
@@ -110,9 +111,7 @@ def _told(stack: Stack, base: dict[str, Any] | None) -> list[str]:
     told = []
     if base and "dtype" not in stack.engine_args:
         own = base.get("dtype") or base.get("torch_dtype")
-        told.append(
-            f"engine: {memory.dtype_of(stack, base)}: the base is saved in {own or 'a type it does not name'}"
-        )
+        told.append(f"engine: {dtype_of(stack, base)}: the base is saved in {own or 'a type it does not name'}")
     quantized, key = method(stack, base)
     if quantized:
         told.append(f"engine: the base is quantised, {quantized} ({key}); adapters are not")

@@ -16,7 +16,11 @@ OURS = ("lora_select", "lora_select_control")
 GROUPS = ("vllm.general_plugins", "vllm.platform_plugins", "vllm.io_processor_plugins", "vllm.stat_logger_plugins")
 """Those that vLLM loads when VLLM_PLUGINS names none; endpoint plugins open routes, so they must be asked for."""
 
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""A container's limit, and what it uses already."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,10 @@ def this_machine() -> Machine:
     """Read from the kernel, from nvidia-smi where there is one, and from the installed packages."""
     told = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     total, free = (int(told[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    for file in LIMITS:
+    for files in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-            limit = int(Path(file).read_text(encoding="ascii"))
-            total, free = min(total, limit), min(free, limit)
+            limit, used = (int(Path(file).read_text(encoding="ascii")) for file in files)
+            total, free = min(total, limit), min(free, max(0, limit - used))
     return Machine(len(os.sched_getaffinity(0)), total, free, _gpu(), _plugins())
 
 

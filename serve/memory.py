@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil
-from pathlib import Path
+from math import prod
 from typing import Any
 
 from adapters import Stack
+from serve.base import DTYPES, dtype_of
+from serve.base import size as base_size
 from serve.files import CONFIG, WEIGHTS, here
 from serve.fit import targeted
 from serve.machine import Build, Machine
@@ -18,13 +19,6 @@ from serve.shape import Shape, shape
 from serve.weights import WeightsError, header
 
 GIB = 1 << 30
-DTYPES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2, "bfloat": 2}
-VOCABULARY_STEP = 64
-"""vLLM rounds the vocabulary up to this (model_executor/layers/vocab_parallel_embedding.py)."""
-
-BITS = {"awq": 4.25, "gptq": 4.25, "bitsandbytes": 4.5, "mxfp4": 4.25, "nvfp4": 4.5, "int8": 8.0, "fp8": 8.0}
-"""Of one weight of a linear module, its share of the scales included, by what a quantisation's name contains."""
-
 LONG_REQUESTS, SEQUENCES = 16, 256
 """The cache that is made room for on a CPU, in requests of full length; and vLLM's own --max-num-seqs."""
 
@@ -90,8 +84,7 @@ def estimate(stack: Stack, base: dict[str, Any], rooms: Room, build: Build, mach
     dtype = dtype_of(stack, base)
     size = DTYPES[dtype]
     lora = DTYPES.get(str(stack.engine_args.get("lora-dtype")), size)
-    parameters = _padded(known)
-    weights = _quantised(stack, base, known, parameters, size) or parameters * size
+    weights = base_size(stack, base, known)
     slots = rooms.slots * rooms.rank * lora * sum(map(sum, _wrapped(stack, known)))
     host = lora * sum(_values(stack, name, known, rooms.rank) for name in stack.adapters)
     token = known.kv_values * (size if str(stack.engine_args.get("kv-cache-dtype", "auto")) == "auto" else 1)
@@ -103,40 +96,32 @@ def estimate(stack: Stack, base: dict[str, Any], rooms: Room, build: Build, mach
 def lines(found: Estimate, rooms: Room, adapters: int) -> Iterator[str]:
     """What `check` prints."""
     yield (
-        f"memory: base {_size(found.base)} ({_count(found.parameters)} parameters, {found.dtype}), "
-        f"{rooms.slots} adapter slots of rank {rooms.rank} {_size(found.slots)}, "
-        f"{adapters} adapters in host memory {_size(found.host)}"
+        f"memory: base {size_of(found.base)} ({_count(found.parameters)} parameters, {found.dtype}), "
+        f"{rooms.slots} adapter slots of rank {rooms.rank} {size_of(found.slots)}, "
+        f"{adapters} adapters in host memory {size_of(found.host)}"
     )
     yield (
-        f"memory: KV cache {_size(found.kv_token)} a token: {_size(found.kv)} hold {found.tokens:,} tokens, "
+        f"memory: KV cache {size_of(found.kv_token)} a token: {size_of(found.kv)} hold {found.tokens:,} tokens, "
         f"{found.tokens / found.length:.3g} requests of {found.length:,}"
     )
 
 
-def shortage(found: Estimate, build: Build, machine: Machine) -> str:
+def shortage(stack: Stack, found: Estimate, build: Build, machine: Machine) -> str:
     """What does not fit, with the fix; "" where all does."""
     if found.tokens < found.length:
         return (
             f"memory: the KV cache holds {found.tokens:,} tokens, less than one request of {found.length:,}: "
             "lower engine.args.max-model-len, take a smaller or quantised base, or a machine with more memory"
         )
-    there = machine.memory if build.cpu else machine.gpu.memory if machine.gpu else 0
+    there = machine.memory if build.cpu else _on_gpus(stack, machine)
     need = found.total if build.cpu else found.total - found.host
     if there and need > there:
+        whose = "this machine" if build.cpu else "the GPU"
         return (
-            f"memory: that is {_size(need)}, and {'this machine' if build.cpu else 'the GPU'} has {_size(there)}: "
-            "take a smaller or quantised base, or lower engine.max_loras or engine.args.max-model-len"
+            f"memory: that is {size_of(need)}, and {whose} has {size_of(there)}: take a smaller or "
+            "quantised base, or lower engine.max_loras or engine.args.max-model-len"
         )
     return ""
-
-
-def dtype_of(stack: Stack, base: Mapping[str, Any]) -> str:
-    """As vLLM resolves it: "auto" is the config's, and float32 becomes bfloat16 then."""
-    asked = str(stack.engine_args.get("dtype", "auto"))
-    if asked in DTYPES:
-        return {"float": "float32", "half": "float16"}.get(asked, asked)
-    own = str(base.get("dtype") or base.get("torch_dtype") or "float32").removeprefix("torch.")
-    return own if own in ("bfloat16", "float16") else "bfloat16"
 
 
 def _kv(stack: Stack, found: Estimate, build: Build, machine: Machine) -> int:
@@ -155,8 +140,14 @@ def _kv(stack: Stack, found: Estimate, build: Build, machine: Machine) -> int:
         return min(wanted, max(0, machine.free - need - 2 * found.host) // 2)
     if machine.gpu:
         share = float(stack.engine_args.get("gpu-memory-utilization") or GPU_SHARE)
-        return max(0, int(share * machine.gpu.memory) - need)
+        return max(0, int(share * _on_gpus(stack, machine)) - need)
     return wanted
+
+
+def _on_gpus(stack: Stack, machine: Machine) -> int:
+    """The memory of all GPUs that the base is spread over, if they are like the first; 0 where none is seen."""
+    spread = [_number(stack.engine_args.get(f"{how}-parallel-size")) or 1 for how in ("tensor", "pipeline")]
+    return machine.gpu.memory * prod(spread) if machine.gpu else 0
 
 
 def _number(told: object) -> int:
@@ -166,12 +157,6 @@ def _number(told: object) -> int:
         return 0
     power = " kmgt".index(match[2].lower() or " ")
     return int(float(match[1]) * (1024 if match[2].isupper() else 1000) ** power)
-
-
-def _padded(known: Shape) -> int:
-    vocabulary, hidden = known.embedding[1]
-    more = ceil(vocabulary / VOCABULARY_STEP) * VOCABULARY_STEP - vocabulary
-    return known.parameters + more * hidden * (1 if known.tied else 2)
 
 
 def _wrapped(stack: Stack, known: Shape) -> Iterator[tuple[int, int]]:
@@ -196,21 +181,6 @@ def _most(known: Shape, rank: int) -> int:
     return rank * sum(map(sum, known.adapted.values()))
 
 
-def _quantised(stack: Stack, base: Mapping[str, Any], known: Shape, parameters: int, size: int) -> int:
-    """Bytes of a quantised base; 0 where it is not quantised. Files that are saved so are counted as they are."""
-    saved = base.get("quantization_config")
-    method = stack.engine_args.get("quantization") or (saved or {}).get("quant_method")
-    if not method:
-        return 0
-    folder = stack.base_ref().folder
-    files: list[Path] = sorted(folder.glob("*.safetensors")) if saved and folder else []
-    if files:
-        return sum(tensor.end - tensor.begin for file in files for tensor in header(file))
-    bits = next((bits for name, bits in BITS.items() if name in str(method)), 8.0)
-    linear = known.layers * sum(reads * writes for reads, writes in known.linear.values())
-    return int(linear * bits / 8) + (parameters - linear) * size
-
-
 def _longest(base: Mapping[str, Any]) -> int:
     return int(base.get("max_position_embeddings") or base.get("n_positions") or base.get("seq_length") or 2048)
 
@@ -219,7 +189,8 @@ def _count(number: int) -> str:
     return f"{number / 1e9:.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"
 
 
-def _size(amount: float) -> str:
+def size_of(amount: float) -> str:
+    """In three digits."""
     for unit in ("bytes", "KiB", "MiB"):
         if amount < 1000:
             return f"{amount:.3g} {unit}"

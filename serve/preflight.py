@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from adapters import ConfigError, Stack
-from serve import memory, quantization
+from serve import base, memory, quantization
 from serve.engine import Command, engine_command
 from serve.finding import Finding
 from serve.lint import lint
 from serve.machine import Build, Machine, installed_build, this_machine
+
+RULES = "0.32."
+"""The vLLM whose rules the lint holds; its tests hold them against the classes of the one that is installed."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,23 @@ def _local(stack: Stack, build: Build, machine: Machine) -> Preflight:
         raise ConfigError("\n".join((*fatal, *broken)))
     command = engine_command(stack, build, report.ranks, machine, report.base)
     notes = [_line(stack, finding) for finding in findings if not finding.error]
+    if not build.version.startswith(RULES):
+        notes.append(f"lint: it holds the rules of vLLM {RULES}x, and this is {build.version}")
     notes += command.notes
     if command.estimate:
         notes += memory.lines(command.estimate, command.room, len(stack.adapters))
-        if short := memory.shortage(command.estimate, build, machine):
+        if short := memory.shortage(stack, command.estimate, build, machine):
             notes.append(f"warning: {short}")
     else:
-        notes.append(
-            "memory: not estimated: " + ("the base is not here" if report.base is None else "an unknown base")
-        )
+        notes.append(_no_estimate(stack, report.base))
     return Preflight(command, tuple(notes), broken)
+
+
+def _no_estimate(stack: Stack, config: dict[str, Any] | None) -> str:
+    if config is None:
+        return "memory: not estimated: the base is not on this machine yet"
+    files = memory.size_of(base.in_files(stack))
+    return f"memory: the base's files are {files}; the rest of {config.get('model_type')} is not known here"
 
 
 def _line(stack: Stack, finding: Finding) -> str:

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from adapters import ConfigError, Stack
 from serve import memory, quantization
+from serve.base import VOCABULARY_STEP, in_files
 from serve.machine import Build, Gpu, Machine, this_machine
 from serve.memory import GIB, Room, estimate, room
 from serve.shape import shape
@@ -128,7 +131,7 @@ def test_slots_host_copies_and_cache_are_what_vllm_makes(tmp_path: Path) -> None
     assert abs(found.tokens - told["tokens"]) < 256  # vLLM counts whole blocks
     # vLLM repacks the linear weights on a CPU, out of its own sight; what is left is the padded vocabulary.
     vocabulary, hidden = known.embedding[1]
-    padding = 2 * 2 * hidden * (-vocabulary % memory.VOCABULARY_STEP)
+    padding = 2 * 2 * hidden * (-vocabulary % VOCABULARY_STEP)
     assert told["embeddings"] == 2 * 2 * vocabulary * hidden + padding
     assert found.base == 2 * known.parameters + padding
 
@@ -151,29 +154,46 @@ def test_the_base_by_dtype_and_quantisation(tmp_path: Path, args: dict[str, Any]
     assert found.base / GIB == pytest.approx(gib, abs=0.01)
 
 
-def test_the_caches_room(tmp_path: Path) -> None:
-    small = Machine(memory=32 * GIB, free=30 * GIB)
-    found = estimate(mistral(tmp_path, args={"max-model-len": 4096}), MISTRAL_7B, Room(4, 16, 16), CPU, small)
-    assert found is not None
-    assert found.kv_token == 128 * 1024
-    assert 7 * GIB < found.kv < 8 * GIB, "half of what is left: less than 16 requests of 4096"
-    assert memory.shortage(found, CPU, small) == ""
-    big = Machine(memory=256 * GIB, free=250 * GIB)
-    found = estimate(mistral(tmp_path, args={"max-model-len": 4096}), MISTRAL_7B, Room(4, 16, 16), CPU, big)
-    assert found is not None
-    assert found.tokens == 16 * 4096
-    gpu = Machine(gpu=Gpu(80 * GIB, 90))
-    found = estimate(mistral(tmp_path), MISTRAL_7B, Room(4, 16, 16), CUDA, gpu)
-    assert found is not None
-    assert found.kv == int(0.92 * 80 * GIB) - found.base - found.slots - GIB
-    tiny = Machine(memory=8 * GIB, free=7 * GIB)
-    found = estimate(mistral(tmp_path), MISTRAL_7B, Room(4, 16, 16), CPU, tiny)
-    assert found is not None
-    assert "holds 0 tokens, less than one request of 32,768" in memory.shortage(found, CPU, tiny)
+def found(stack: Stack, build: Build, machine: Machine) -> memory.Estimate:
+    estimated = estimate(stack, MISTRAL_7B, Room(4, 16, 16), build, machine)
+    assert estimated is not None
+    return estimated
+
+
+def test_the_caches_room_on_a_cpu(tmp_path: Path) -> None:
+    stack, small = mistral(tmp_path, args={"max-model-len": 4096}), Machine(memory=32 * GIB, free=30 * GIB)
+    estimated = found(stack, CPU, small)
+    assert estimated.kv_token == 128 * 1024
+    assert 7 * GIB < estimated.kv < 8 * GIB, "half of what is left: less than 16 requests of 4096"
+    assert memory.shortage(stack, estimated, CPU, small) == ""
+    assert found(stack, CPU, Machine(memory=256 * GIB, free=250 * GIB)).tokens == 16 * 4096
+
+
+def test_the_caches_room_on_gpus(tmp_path: Path) -> None:
+    one = found(mistral(tmp_path), CUDA, Machine(gpu=Gpu(80 * GIB, 90)))
+    assert one.kv == int(0.92 * 80 * GIB) - one.base - one.slots - GIB
+    two = found(mistral(tmp_path, args={"tensor_parallel_size": 2}), CUDA, Machine(gpu=Gpu(80 * GIB, 90)))
+    assert two.kv - one.kv == pytest.approx(0.92 * 80 * GIB, abs=1)
+    stack, card = mistral(tmp_path), Machine(gpu=Gpu(16 * GIB, 75))
+    assert "holds 0 tokens" in memory.shortage(stack, found(stack, CUDA, card), CUDA, card)
+
+
+def test_what_does_not_fit(tmp_path: Path) -> None:
+    stack, tiny = mistral(tmp_path), Machine(memory=8 * GIB, free=7 * GIB)
+    told = memory.shortage(stack, found(stack, CPU, tiny), CPU, tiny)
+    assert "holds 0 tokens, less than one request of 32,768" in told
     stack = mistral(tmp_path, args={"max-model-len": 512}, env={"VLLM_CPU_KVCACHE_SPACE": "4"})
-    found = estimate(stack, MISTRAL_7B, Room(4, 16, 16), CPU, tiny)
-    assert found is not None
-    assert memory.shortage(found, CPU, tiny).startswith("memory: that is 17.8 GiB, and this machine has 8 GiB")
+    says = "memory: that is 17.8 GiB, and this machine has 8 GiB"
+    assert memory.shortage(stack, found(stack, CPU, tiny), CPU, tiny).startswith(says)
+
+
+def test_a_base_that_is_saved_quantised_is_as_large_as_its_files(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path)
+    save_file({"w": np.zeros((100, 10), np.int32)}, tmp_path / "base" / "model.safetensors")
+    saved = BASE | {"quantization_config": {"quant_method": "awq"}}
+    estimated = estimate(stack, saved, Room(1, 1, 8), CPU, Machine())
+    assert estimated is not None
+    assert estimated.base == in_files(stack) == 4000
 
 
 @pytest.mark.parametrize("told", ["50M", "50m", "3G", "4096", "25.6k"])
