@@ -10,11 +10,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from adapters import Stack
 from serve.files import lint_adapter
 from serve.lint import lint
+from serve.peft import largest_rank, problems
 from serve.shape import READERS, shape
 from serve.weights import PIECE, header, look
 from tests.adapter_files import BASE, write_adapter, write_stack
@@ -154,7 +157,9 @@ def test_configs_that_vllm_refuses_are_refused(stack: Stack, config: dict[str, A
 ACCEPTED: list[dict[str, Any]] = [
     {},
     {"use_rslora": True},
-    {"rank_pattern": {"q_proj": 8}},
+    {"r": 16, "rank_pattern": {"q_proj": 8}},
+    {"r": 16, "rank_pattern": {r"layers\.0\.self_attn\.q_proj": 8, "q_proj": 4}},
+    {"rank_pattern": {"proj": 4}},
     {"rank_pattern": None, "alpha_pattern": None},
     {"alpha_pattern": {"q_proj": 4, r"layers\.1\..*": 0.5}},
     {"target_modules": "all-linear"},
@@ -353,3 +358,40 @@ def test_every_float_is_judged_by_its_bits(tmp_path: Path, dtype: Any) -> None:
     save_file({name: np.array(numbers, dtype) for name, numbers in values.items()}, tmp_path / "w.safetensors")
     seen = {tensor.name: look(tmp_path / "w.safetensors", tensor) for tensor in header(tmp_path / "w.safetensors")}
     assert seen == {"zero": (True, True), "small": (True, False), "large": (True, False), "nan": (False, False)}
+
+
+POOL: dict[str, list[Any]] = {
+    "r": [1, 8, 64, 65, 0],
+    "lora_alpha": [16, 0.5],
+    "bias": ["none", "all", ...],
+    "use_dora": [True, False, None],
+    "use_rslora": [True, False],
+    "lora_bias": [True, False, None],
+    "init_lora_weights": [True, False, None, "gaussian", "pissa", "PiSSA", "eva", "lora_ga", "olora", "true"],
+    "alora_invocation_tokens": [None, [], [1]],
+    "layer_replication": [None, [], [[0, 1]]],
+    "use_bdlora": [None, {}, {"n": 1}],
+    "use_qalora": [False, True],
+    "modules_to_save": [None, [], ["score"], ["classifier", "lm_head"], ["embed_tokens"]],
+    "rank_pattern": [None, {}, {"q_proj": 4}, {"q_proj": 65}, {"q_proj": -1}, {"q_proj": 1.5}],
+    "alpha_pattern": [None, {}, {"q_proj": 4}],
+    "target_modules": [["q_proj"], "all-linear", []],
+    "task_type": ["CAUSAL_LM"],
+}
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in POOL.items()}))
+def test_any_config_is_refused_exactly_where_vllm_refuses_it(keys: dict[str, Any]) -> None:
+    from vllm.config.lora import LoRAConfig
+    from vllm.lora.peft_helper import PEFTHelper
+
+    whole = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]} | keys
+    config = {key: value for key, value in whole.items() if value is not ...}
+    try:
+        PEFTHelper.from_dict(config).validate_legal(LoRAConfig(max_lora_rank=64, max_loras=1))
+        refused = False
+    except (ValueError, TypeError):
+        refused = True
+    found = list(problems(config))
+    assert refused == (bool(found) or largest_rank(config) > 64)
