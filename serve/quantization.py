@@ -27,7 +27,7 @@ SAVED = (
 """Those that need a base which was saved so; the others quantise a plain base while it loads, or may do either."""
 
 NOT_ON_CPU = ("fp8", "fp8_per_tensor", "mxfp8")
-ON_CPU = ("int8_per_channel_weight_only", "fp8_per_block", "fp8_per_channel", "experts_int8", "awq", "gptq")
+ON_CPU = ("int8_per_channel_weight_only", "fp8_per_block", "fp8_per_channel", "bitsandbytes", "awq", "gptq")
 """Tried with the CPU build 0.32: those that lack a kernel, and those that answer, adapters included."""
 
 CAPABILITY = {
@@ -95,13 +95,13 @@ def known_methods() -> tuple[str, ...]:
 
 
 def _brought(name: str, machine: Machine) -> bool:
-    """A plugin that is not vLLM's own may register it; its entry point names the method, or its short form."""
-    short = {"bitsandbytes": ("bitsandbytes", "bnb")}.get(name, (name,))
-    return any(word in plugin for plugin in machine.plugins for word in short)
+    """A plugin that is not vLLM's own may register a method, under its name (vllm-bnb-plugin does)."""
+    return any(name in plugin for plugin in machine.plugins)
 
 
 def _advice(name: str, known: tuple[str, ...]) -> str:
     if plugin := PLUGINS.get(name):
-        return f"it comes with a plugin: .venv/bin/pip install {plugin}"
+        # With its dependencies pip would put the CUDA build of vLLM over the CPU build.
+        return f"it comes with a plugin: .venv/bin/pip install --no-deps {name} {plugin}"
     near = difflib.get_close_matches(name, known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(known)}"
