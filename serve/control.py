@@ -1,14 +1,14 @@
-"""The manager's door: HTTP on a unix socket in the run folder, for `python -m serve list|add|…` and for the router.
+"""The manager's door: HTTP on a unix socket in the run folder, for `python -m serve list|add|…` and the router.
 
 | route | answers |
 |---|---|
 | GET /adapters | `Manager.listed()` |
-| POST /adapters {"name", "path", "label"?, "tags"?, …} | the adapter, once it serves; 409 with the reason where it cannot |
+| POST /adapters {"name", "path", "label"?, …} | the adapter, once it serves; 409 with the reason where it cannot |
 | DELETE /adapters/NAME | when it is unloaded |
 | POST /reload | the lines of what was done |
 
-Who may open the socket may do everything: it belongs to the user who started the stack (mode 0600). The router, which
-lets others in, sends `x-lora-select-restricted`: then a path must lie below `engine.roots`.
+Who may open the socket may do everything: it belongs to the user who started the stack (mode 0600). The router,
+which lets others in, sends `x-lora-select-restricted`: then a path must lie below `engine.roots`.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Manager:
         return self._do(lambda: self._remove(name))
 
     def apply(self, stack: Stack) -> Future[list[str]]:
-        """Adapters as an edited file says: what differs is added, updated or removed. Its lines say what was done."""
+        """Adapters as an edited file says: add, update and remove what differs. The lines say what was done."""
         return self._do(lambda: self._apply(stack))
 
     def listed(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Manager:
         return self._stack.model_copy(update={"adapters": {**self._stack.adapters, name: adapter}})
 
     def _sweep(self) -> None:
-        """Copies that nothing uses: of a supervisor that was killed, or of an engine that died while it drained."""
+        """Remove copies that nothing uses: a killed supervisor's, or of an engine that died while it drained."""
         used = {f"{entry.name}@{entry.version}" for entry in self._all()}
         for copy in self._copies.glob("*@*"):
             if copy.name not in used:

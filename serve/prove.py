@@ -1,8 +1,8 @@
 """The self-test of an adapter on the running engine, before traffic may go there (issue 4).
 
-Silent faults are what it is for: an adapter that does nothing, a base that an adapter pollutes, an adapter that changes
-when others share its batch. Each is a comparison of log-probabilities, teacher-forced over probe prompts and then over
-the tokens of a short greedy answer.
+Silent faults are what it is for: an adapter that does nothing, a base that an adapter pollutes, an adapter that
+changes when others share its batch. Each is a comparison of log-probabilities, teacher-forced over probe prompts
+and then over the tokens of a short greedy answer.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LEAST_DIFFERENCE = 1e-4
 """Nats. An adapter whose B is zero differs from its base by exactly nothing where both are asked alike."""
 
 EXACT_NATS, ROUNDED_NATS = 1e-3, 0.25
-"""How far an answer may move with its batch: in float32, and in 16 bits, where the sums of another batch shape round
-otherwise. A polluted base is nats away."""
+"""How far an answer may move with its batch: in float32, and in 16 bits, where the sums of another batch shape
+round otherwise. A polluted base is nats away."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def _problem(proof: Proof, exact: bool) -> str:
     allowed = EXACT_NATS if exact else ROUNDED_NATS
     if proof.base_mixed > allowed:
         return (
-            f"beside it the base's own answers change by {proof.base_mixed:.3g} nats (at most {allowed:g}): the engine "
-            "mixes adapters into base requests"
+            f"beside it the base's own answers change by {proof.base_mixed:.3g} nats (at most {allowed:g}): "
+            "the engine mixes adapters into base requests"
         )
     if not proof.differs > LEAST_DIFFERENCE:
         return "it does nothing: its answers are the base's on every probe"

@@ -1,8 +1,8 @@
 """An adapter's files as they are when it is loaded: a copy under a name of its own, NAME@VERSION.
 
-vLLM reads an evicted adapter from its path again, and keys its prefix cache by name and path. Were that the user's own
-folder, files that are replaced in place would change an adapter in the middle of its requests, and the cache would
-answer for the old one (vllm#42125).
+vLLM reads an evicted adapter from its path again, and keys its prefix cache by name and path. Were that the user's
+own folder, files that are replaced in place would change an adapter in the middle of its requests, and the cache
+would answer for the old one (vllm#42125).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 
 
 def snapshot(reference: Ref, name: str, into: Path) -> Path:
-    """Copy an adapter's files to `into`/NAME@VERSION, the version being the SHA-256 of the copy. Raises OSError."""
+    """Copy an adapter's files to `into`/NAME@VERSION, the version being the copy's SHA-256. Raises OSError."""
     folder = reference.folder or _downloaded(reference.name)
     part = into / f"{name}.part"
     shutil.rmtree(part, ignore_errors=True)

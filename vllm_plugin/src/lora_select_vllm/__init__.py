@@ -1,8 +1,8 @@
-"""LoRA-Select inside vLLM. Two plugins: `lora_select` in every process, `lora_select_control` in the API server."""
+"""LoRA-Select inside vLLM: `lora_select` in every process, `lora_select_control` in the API server."""
 
 
 def install() -> None:
-    """The general plugin. vLLM calls it in the API server, the engine core and every worker, maybe several times."""
+    """The general plugin. vLLM calls it in API server, engine core and every worker, maybe several times."""
     from lora_select_vllm import repair, residency
 
     repair.install()

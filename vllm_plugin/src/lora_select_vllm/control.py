@@ -1,9 +1,9 @@
 """Adapters that are really loaded, listed, pinned and unloaded: routes below /lora_select of vLLM's API server.
 
-Stock vLLM unloads a name and keeps slot and memory (vllm#54839), and keeps stale cache blocks of an adapter that is
-loaded again under its path (vllm#42125). Here an *adapter* is one version of some weights, under a name of its own
-(`legal@1f2e3d4c`, NAME@VERSION), and a *name* (`legal`) is what clients ask for and points to one adapter. To update is to load a
-second adapter and move the name: requests under way keep the adapter that they began with.
+Stock vLLM unloads a name and keeps slot and memory (vllm#54839), and keeps stale cache blocks of an adapter that
+is loaded again under its path (vllm#42125). Here an *adapter* is one version of some weights, under a name of its
+own (NAME@VERSION: `legal@1f2e3d4c`), and a *name* (`legal`) is what clients ask for and points to one adapter. To
+update is to load a second adapter and move the name: requests under way keep the adapter that they began with.
 
 | route | does |
 |---|---|
@@ -128,7 +128,7 @@ class Adapters:
 
     def __init__(self, engine: EngineClient, models: OpenAIServingModels) -> None:
         self._engine, self._models = engine, models
-        self._loaded: dict[str, LoRARequest] = {name: request for name, request in models.lora_requests.items()}
+        self._loaded: dict[str, LoRARequest] = dict(models.lora_requests)
         self._changing = asyncio.Lock()
 
     async def listed(self) -> dict[str, Any]:

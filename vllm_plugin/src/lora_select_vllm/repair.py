@@ -1,8 +1,8 @@
 """Base rows stay the base's in vLLM's CPU build below 0.33 (vllm#48421).
 
-Its shrink operator picks each row's A by slot, and a row of the base has slot -1: in torch that is the last slot, so
-an adapter that sits there is mixed into the base's answers, silently. With rows of the base set to zero after the
-shrink, the expand adds zero to them.
+Its shrink operator picks each row's A by slot, and a row of the base has slot -1: in torch that is the last slot,
+so an adapter that sits there is mixed into the base's answers, silently. With rows of the base set to zero after
+the shrink, the expand adds zero to them.
 """
 
 from __future__ import annotations
