@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from adapters.schema import Adapter, ConfigError, Name, Stack
+from adapters.fields import Name
+from adapters.schema import Adapter, ConfigError, Stack
 
 Model = type[BaseModel]
 
