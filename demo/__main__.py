@@ -11,7 +11,7 @@ from adapters import ConfigError
 from demo.build import OUT, build
 from demo.corpus import CorpusError
 from demo.up import up
-from serve.supervisor import StartError
+from serve.process.supervisor import StartError
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from adapters import load
 from demo.samples import ask_all
-from serve.lock import hold
+from serve.process.lock import hold
+from serve.process.supervisor import Supervisor
 from serve.stack import check_ports, plan
-from serve.supervisor import Supervisor
 
 STACK = Path(__file__).with_name("adapters.yaml")
 RUN_DIR = Path(".run")

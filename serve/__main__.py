@@ -11,9 +11,9 @@ from pathlib import Path
 
 from adapters import ConfigError, check_port, load
 from serve import init
-from serve.lock import hold
+from serve.process.lock import hold
+from serve.process.supervisor import StartError, Supervisor
 from serve.stack import check_ports, plan
-from serve.supervisor import StartError, Supervisor
 
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 

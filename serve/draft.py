@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from adapters import Stack
-from serve.engine import engine_command
-from serve.files import FileError, read_json
-from serve.machine import installed_build, this_machine
+from serve.engine.command import engine_command
+from serve.engine.machine import installed_build, this_machine
+from serve.lint.files import FileError, read_json
 
 COLUMN = 43
 TEMPLATE = Path(__file__).parent.parent / "templates" / "instruct.jinja"

@@ -16,8 +16,8 @@ from typing import Any
 from adapters import RESERVED, Adapter, Base, ConfigError, Stack, label
 from serve import draft
 from serve.draft import Found
-from serve.files import CONFIG, PICKLES, WEIGHTS, FileError, base_config, lint_adapter, read_json
-from serve.finding import errors
+from serve.lint.files import CONFIG, PICKLES, WEIGHTS, FileError, base_config, lint_adapter, read_json
+from serve.lint.finding import errors
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters import ConfigError, Stack
-from serve import base, memory, quantization
-from serve.engine import Command, engine_command
-from serve.finding import Finding
-from serve.lint import lint
-from serve.machine import Build, Machine, installed_build, this_machine
+from serve.engine import base, memory, quantization
+from serve.engine.command import Command, engine_command
+from serve.engine.machine import Build, Machine, installed_build, this_machine
+from serve.lint.check import lint
+from serve.lint.finding import Finding
 
 RULES = "0.32."
 """The vLLM whose rules the lint holds; its tests hold them against the classes of the one that is installed."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters import ConfigError, Label, Stack, check_port, labels
-from serve.alive import answers, engine_alive, every_s
-from serve.engine import Command
+from serve.engine.command import Command
 from serve.preflight import preflight
-from serve.process import Service
+from serve.process.alive import answers, engine_alive, every_s
+from serve.process.child import Service
 
 PROBE_TIMEOUT_S = 1.0
 GRACE_S = 3.0

@@ -77,7 +77,7 @@ def started(folder: Path) -> Iterator[Running]:
     subprocess.run([sys.executable, "-m", "demo", "build"], cwd=ROOT, check=True)
     file = folder / "adapters.yaml"
     file.write_text(yaml.safe_dump(moved_stack(), sort_keys=False))
-    stack, log = load(file), folder / "serve.log"
+    stack, log = load(file), folder / "serve.process.log"
     command = [sys.executable, "-m", "serve", "--config", str(file), "--run-dir", str(ROOT / ".run" / "test")]
     with log.open("w") as out:
         supervisor = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)

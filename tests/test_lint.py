@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from adapters import Stack
-from serve.files import lint_adapter
-from serve.lint import lint
-from serve.peft import largest_rank, problems
-from serve.shape import READERS, shape
-from serve.weights import PIECE, header, look
+from serve.lint.check import lint
+from serve.lint.files import lint_adapter
+from serve.lint.peft import largest_rank, problems
+from serve.lint.shape import READERS, shape
+from serve.lint.weights import PIECE, header, look
 from tests.adapter_files import BASE, write_adapter, write_stack
 
 EXPECTED = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

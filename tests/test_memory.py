@@ -14,11 +14,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from adapters import ConfigError, Stack
-from serve import memory, quantization
-from serve.base import VOCABULARY_STEP, in_files
-from serve.machine import Build, Gpu, Machine, this_machine
-from serve.memory import GIB, Room, estimate, room
-from serve.shape import shape
+from serve.engine import memory, quantization
+from serve.engine.base import VOCABULARY_STEP, in_files
+from serve.engine.machine import Build, Gpu, Machine, this_machine
+from serve.engine.memory import GIB, Room, estimate, room
+from serve.lint.shape import shape
 from tests.adapter_files import BASE, write_stack
 
 ROOT = Path(__file__).parent.parent

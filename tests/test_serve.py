@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from adapters import ConfigError
-from serve.engine import engine_command
-from serve.machine import OURS, Build, Machine
-from serve.process import Service
+from serve.engine.command import engine_command
+from serve.engine.machine import OURS, Build, Machine
+from serve.process.child import Service
+from serve.process.supervisor import StartError, Supervisor
 from serve.stack import plan
-from serve.supervisor import StartError, Supervisor
 from tests.adapter_files import BASE, write_stack
 from tests.servers import free_port
 

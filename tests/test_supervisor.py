@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from adapters import ConfigError
-from serve.alive import answers, engine_alive
-from serve.lock import hold
-from serve.log import MAX_BYTES
-from serve.process import Child, Service, State
-from serve.procfs import lives, members, shared_files, sweep
-from serve.supervisor import StartError, Supervisor
+from serve.process.alive import answers, engine_alive
+from serve.process.child import Child, Service, State
+from serve.process.lock import hold
+from serve.process.log import MAX_BYTES
+from serve.process.procfs import lives, members, shared_files, sweep
+from serve.process.supervisor import StartError, Supervisor
 from tests.conftest import write_stack
 from tests.servers import free_port
 
@@ -338,8 +338,8 @@ def kill_all(engine: Engine) -> None:
 SUPERVISE = """
 import sys
 from pathlib import Path
-from serve.lock import hold
-from serve.supervisor import Supervisor
+from serve.process.lock import hold
+from serve.process.supervisor import Supervisor
 from tests.test_supervisor import Engine
 engine = Engine(Path(sys.argv[1]))
 reloads = lambda: print("reload", flush=True)
@@ -389,7 +389,9 @@ def test_a_killed_supervisor_leaves_nothing_behind(engine: Engine, output: Path)
 
 def watcher(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    found = [int(child) for child in children if b"serve.watch" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    found = [
+        int(child) for child in children if b"serve.process.watch" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
     return next((child for child in found if lives(child)), 0)
 
 

@@ -28,7 +28,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from adapters import ConfigError, Stack, named_adapter
-from serve.manager import Manager, Refused
+from serve.life.manager import Manager, Refused
 
 SOCKET = "manager.sock"
 RESTRICTED = "x-lora-select-restricted"

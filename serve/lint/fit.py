@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve.peft import rank_of
-from serve.shape import PACKED, Shape
-from serve.weights import Tensor
+from serve.lint.peft import rank_of
+from serve.lint.shape import PACKED, Shape
+from serve.lint.weights import Tensor
 
 PREFIX = "base_model.model."
 BASE_WEIGHTS = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from types import FrameType
 
-from serve.process import Child, Service, State
-from serve.procfs import adopt_orphans
-from serve.watch import Watch
+from serve.process.child import Child, Service, State
+from serve.process.procfs import adopt_orphans
+from serve.process.watch import Watch
 
 TICK_S = 0.1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,7 +46,7 @@ class Supervisor:
         on_death: Callable[[str], None] = _nothing,
         on_reload: Callable[[], None] | None = None,
     ) -> None:
-        """`lock` is what `serve.lock.hold` yields. The callbacks come from the loop: they may not block or raise.
+        """`lock` is what `lock.hold` yields. The callbacks come from the loop: they may not block or raise.
 
         `on_ready` gets a service's name each time that it becomes ready, after restarts too; `on_death` when it
         has died or was found to hang, starting or ready.

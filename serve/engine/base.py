@@ -7,8 +7,8 @@ from math import ceil
 from typing import Any
 
 from adapters import Stack
-from serve.shape import Shape
-from serve.weights import WeightsError, header
+from serve.lint.shape import Shape
+from serve.lint.weights import WeightsError, header
 
 DTYPES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2, "bfloat": 2}
 VOCABULARY_STEP = 64

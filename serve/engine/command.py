@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters import Stack
-from serve import memory
-from serve.base import dtype_of
-from serve.machine import OURS, Build, Machine
-from serve.memory import Estimate, Room, room
-from serve.quantization import method
+from serve.engine import memory
+from serve.engine.base import dtype_of
+from serve.engine.machine import OURS, Build, Machine
+from serve.engine.memory import Estimate, Room, room
+from serve.engine.quantization import method
 
 OWNED = {
     "model": "base.model",

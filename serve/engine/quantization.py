@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters import Stack
-from serve.finding import Finding
-from serve.machine import Build, Machine
+from serve.engine.machine import Build, Machine
+from serve.lint.finding import Finding
 
 SAVED = (
     "awq",

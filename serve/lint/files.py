@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters import Ref, Stack
-from serve import fit, peft
-from serve.finding import Finding
-from serve.peft import LORA_RANKS
-from serve.shape import Shape, shape
-from serve.weights import WeightsError, header, look
+from serve.lint import fit, peft
+from serve.lint.finding import Finding
+from serve.lint.peft import LORA_RANKS
+from serve.lint.shape import Shape, shape
+from serve.lint.weights import WeightsError, header, look
 
 CONFIG, WEIGHTS, PICKLES = (
     "adapter_config.json",

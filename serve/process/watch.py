@@ -1,8 +1,8 @@
 """A process that outlives a killed supervisor just long enough to kill what it left behind.
 
-The parent-death signal (serve/tether.py) reaches children only. vLLM's engine core is a grandchild that notices
-nothing, so the supervisor tells this process its children's groups; when the pipe between them ends, what is left
-of the groups is killed. It holds the run folder's lock, too: no new supervisor starts beside an old engine.
+The parent-death signal (serve/process/tether.py) reaches children only. vLLM's engine core is a grandchild that
+notices nothing, so the supervisor tells this process its children's groups; when the pipe between them ends, what
+is left of the groups is killed. It holds the run folder's lock, too: no supervisor starts beside an old engine.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from serve.procfs import members, sweep
+from serve.process.procfs import members, sweep
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GIVE_UP_S = 30.0
 """A process that the kernel cannot end holds the lock for so long."""
 
@@ -56,7 +56,7 @@ class Watch:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "serve.watch"],
+            [sys.executable, "-m", "serve.process.watch"],
             cwd="/",
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,

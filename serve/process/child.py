@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from serve.log import Log
-from serve.look import Look
-from serve.procfs import members, reap, shared_files, sweep
+from serve.process.log import Log
+from serve.process.look import Look
+from serve.process.procfs import members, reap, shared_files, sweep
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STEADY_S = 300.0

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters import Stack
-from serve.files import CONFIG, FileError, here, lint_adapter, read_json
-from serve.finding import Finding, errors
-from serve.peft import LORA_RANKS
-from serve.shape import shape
+from serve.lint.files import CONFIG, FileError, here, lint_adapter, read_json
+from serve.lint.finding import Finding, errors
+from serve.lint.peft import LORA_RANKS
+from serve.lint.shape import shape
 
 __all__ = ["Finding", "Report", "lint", "lint_adapter"]
 

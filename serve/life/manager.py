@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from adapters import Adapter, ConfigError, Stack, label
-from serve import prove
-from serve.api import EngineApi, EngineError
-from serve.lint import lint_adapter
-from serve.versions import forget, snapshot
+from serve.life import prove
+from serve.life.api import EngineApi, EngineError
+from serve.life.versions import forget, snapshot
+from serve.lint.check import lint_adapter
 
 SEEN_S = 1.5
 """From a removal's announcement until every router has heard of it: they ask once a second."""

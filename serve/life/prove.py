@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from serve.api import EngineApi, EngineError
+from serve.life.api import EngineApi, EngineError
 
 PROBES = (
     "Question: What should I know about this before I decide?\nAnswer:",

@@ -9,14 +9,14 @@ from math import prod
 from typing import Any
 
 from adapters import Stack
-from serve.base import DTYPES, dtype_of
-from serve.base import size as base_size
-from serve.files import CONFIG, WEIGHTS, here
-from serve.fit import targeted
-from serve.machine import Build, Machine
-from serve.peft import LORA_RANKS
-from serve.shape import Shape, shape
-from serve.weights import WeightsError, header
+from serve.engine.base import DTYPES, dtype_of
+from serve.engine.base import size as base_size
+from serve.engine.machine import Build, Machine
+from serve.lint.files import CONFIG, WEIGHTS, here
+from serve.lint.fit import targeted
+from serve.lint.peft import LORA_RANKS
+from serve.lint.shape import Shape, shape
+from serve.lint.weights import WeightsError, header
 
 GIB = 1 << 30
 LONG_REQUESTS, SEQUENCES = 16, 256

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapters import ConfigError
-from serve.procfs import lives
+from serve.process.procfs import lives
 
 NAME = "serve.pid"
 DYING_S = 0.3
 """From a kill to the kernel's having done it."""
 
 WAIT_S = 10.0
-"""For what a killed supervisor left behind to be killed, too (serve/watch.py)."""
+"""For what a killed supervisor left behind to be killed, too (serve/process/watch.py)."""
 
 
 @contextlib.contextmanager

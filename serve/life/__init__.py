@@ -1,0 +1,1 @@
+"""Adapters at run time: loaded, proven, named, moved to new versions, drained and unloaded."""
