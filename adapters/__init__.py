@@ -1,5 +1,6 @@
 """`load(path) -> Stack`: adapters.yaml, validated once into frozen types that everything else is given."""
 
+from adapters.door import MANAGER, RESTRICTED, socket_file
 from adapters.fields import ClassifierName
 from adapters.labels import Label, label, labels
 from adapters.load import load, named_adapter
@@ -23,7 +24,9 @@ from adapters.schema import (
 __all__ = [
     "ADMIN",
     "AUTO",
+    "MANAGER",
     "RESERVED",
+    "RESTRICTED",
     "Adapter",
     "Base",
     "Calibration",
@@ -41,4 +44,5 @@ __all__ = [
     "labels",
     "load",
     "named_adapter",
+    "socket_file",
 ]

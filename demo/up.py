@@ -7,9 +7,8 @@ from pathlib import Path
 
 from adapters import load
 from demo.samples import ask_all
-from serve.process.lock import hold
-from serve.process.supervisor import Supervisor
-from serve.stack import check_ports, plan
+from serve.run import run
+from serve.stack import plan
 
 STACK = Path(__file__).with_name("adapters.yaml")
 RUN_DIR = Path(".run")
@@ -31,6 +30,4 @@ def up(once: bool, say: Callable[[str], None]) -> int:
             say("Ctrl-C ends all of it")
         return code
 
-    with hold(RUN_DIR) as lock:
-        check_ports(stack)
-        return Supervisor(planned.services, say, lock=lock).run(task, stop_after_task=once)
+    return run(stack, planned, RUN_DIR, say, task, stop_after_task=once)

@@ -1,65 +1,95 @@
-"""`python -m serve [up|engine|check|init DIR] [--config adapters.yaml]`: the stack, its engine alone, or none."""
+"""`python -m serve [COMMAND] [--config adapters.yaml] [--run-dir .run]`: a stack, its engine alone, its adapters."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from adapters import ConfigError, check_port, load
-from serve import init
-from serve.process.lock import hold
-from serve.process.supervisor import StartError, Supervisor
-from serve.stack import check_ports, plan
+from adapters import ConfigError, Stack, load
+from serve import init, manage
+from serve.process.supervisor import StartError
+from serve.run import ENGINE, run
+from serve.stack import Plan, check_ports, plan
 
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+
+COMMANDS = """commands:
+  up                   engine, router and page under one supervisor (default)
+  engine               the engine and its adapters alone
+  check                explain what would start, and start nothing
+  init DIR             write adapters.yaml from adapters in DIR
+ of a stack that runs:
+  list                 its adapters: state, version, slot, requests under way
+  add NAME PATH        load, test and route to an adapter, or to a new version of one
+  remove NAME          stop routing to it, wait for its last answer, unload it
+  reload               apply what was edited in adapters.yaml (SIGHUP does, too)
+
+init, list, add, remove and reload have a --help of their own"""
 
 
 def main() -> int:
     """Exit codes: 0 fine, 1 a process could not start, 2 the stack cannot work as written."""
-    if sys.argv[1:2] == ["init"]:
-        return init.main(sys.argv[2:])
-    parser = argparse.ArgumentParser(prog="python -m serve", description=__doc__)
-    parser.add_argument(
-        "command", nargs="?", default="up", choices=["up", "engine", "check", "init"],
-        help="up: engine, router and page under one supervisor; engine: vLLM alone, in the foreground; "
-        "check: explain what would start, and start nothing; init DIR: write adapters.yaml from adapters in DIR",
-    )  # fmt: skip
-    parser.add_argument("--config", default="adapters.yaml", help="the stack (default: %(default)s)")
-    parser.add_argument("--run-dir", type=Path, default=Path(".run"), help="logs (default: %(default)s)")
-    arguments = parser.parse_args()
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
+        if command == "init":
+            return init.main(sys.argv[2:])
+        if command in manage.COMMANDS:
+            return manage.main(sys.argv[1:])
+        arguments = _arguments()
         stack = load(arguments.config)
         planned = plan(stack, arguments.run_dir)
         for note in planned.notes:
             say(note)
-        for line in planned.broken if arguments.command != "check" else ():
-            say(f"not served: {line}")
         if arguments.command == "check":
-            for service in planned.services:
-                env = " ".join(f"{key}={_shown(key, value)}" for key, value in service.env.items())
-                say(f"{service.name}: {service.url}: {env} {shlex.join(service.argv)}")
-            if planned.broken:
-                raise ConfigError("\n".join(planned.broken))
-            check_ports(stack)
-            return 0
+            return _check(stack, planned)
         if arguments.command == "engine":
-            if planned.engine is None:
-                raise stack.error("engine.url", "is set, so there is no engine to start here")
-            check_port(stack, "engine.port", "127.0.0.1", stack.engine.port)
-            os.execve(planned.engine.argv[0], planned.engine.argv, os.environ | planned.engine.env)
-        with hold(arguments.run_dir) as lock:
-            check_ports(stack)
-            return Supervisor(planned.services, say, lock=lock).run()
+            planned = _engine_alone(stack, planned)
+        for line in planned.broken:
+            say(f"not served: {line}")
+        return run(stack, planned, arguments.run_dir, say)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except StartError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m serve", description=__doc__, epilog=COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    choices = ("up", "engine", "check", "init", *manage.COMMANDS)
+    parser.add_argument("command", nargs="?", default="up", choices=choices, metavar="COMMAND", help="see below")
+    parser.add_argument("--config", default="adapters.yaml", help="the stack (default: %(default)s)")
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path(".run"), help="logs, lock and socket (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    if arguments.command in ("init", *manage.COMMANDS):
+        parser.error(f"write {arguments.command} first: python -m serve {arguments.command} …")
+    return arguments
+
+
+def _check(stack: Stack, planned: Plan) -> int:
+    for service in planned.services:
+        env = " ".join(f"{key}={_shown(key, value)}" for key, value in service.env.items())
+        say(f"{service.name}: {service.url}: {env} {shlex.join(service.argv)}")
+    if planned.broken:
+        raise ConfigError("\n".join(planned.broken))
+    check_ports(stack)
+    return 0
+
+
+def _engine_alone(stack: Stack, planned: Plan) -> Plan:
+    if planned.engine is None:
+        raise stack.error("engine.url", "is set, so there is no engine to start here")
+    return replace(planned, services=tuple(each for each in planned.services if each.name == ENGINE))
 
 
 def _shown(key: str, value: str) -> str:

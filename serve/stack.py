@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import ConfigError, Label, Stack, check_port, labels
+from adapters import MANAGER, ConfigError, Label, Stack, check_port, labels, socket_file
 from serve.engine.command import Command
 from serve.preflight import preflight
 from serve.process.alive import answers, engine_alive, every_s
@@ -76,8 +76,7 @@ def check_ports(stack: Stack) -> None:
 
 
 def _engine_service(stack: Stack, command: Command, run_dir: Path) -> Service:
-    names = {stack.base.name, *stack.adapters}
-    probe = _engine_probe(stack.engine_url, names)
+    probe = _engine_probe(stack.engine_url, stack.base.name)
     url = f"{stack.engine_url} (loopback only)"
     limit = stack.engine.liveness_s
     alive = engine_alive(stack.engine_url, stack.base.name, limit)
@@ -94,16 +93,20 @@ def _service(stack: Stack, run_dir: Path, name: str) -> Service:
     # The page asks the router on this machine, whatever proxy the environment names.
     direct = ",".join(filter(None, ("127.0.0.1,localhost", os.environ.get("NO_PROXY"))))
     env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": direct, "no_proxy": direct}
+    if name == "router":
+        env[MANAGER] = str(socket_file(run_dir))
     grace = stack.router.drain_s + ROUTER_GRACE_S if name == "router" else GRACE_S
     log, probe = run_dir / f"{name}.log", _http_probe(url + path)
     return Service(name, argv, env, log, probe, url, grace_s=grace, alive=answers(url + alive))
 
 
-def _engine_probe(url: str, names: set[str]) -> Callable[[], str]:
+def _engine_probe(url: str, base: str) -> Callable[[], str]:
+    """Adapters come after it is ready: the manager loads them."""
+
     def look() -> str:
         _get(f"{url}/health")
         served = {model["id"] for model in json.loads(_get(f"{url}/v1/models"))["data"]}
-        return f"adapters {', '.join(sorted(names - served))}" if names - served else ""
+        return "" if base in served else f"it serves {', '.join(sorted(served))}, not {base}"
 
     return lambda: _told(look)
 

@@ -1,9 +1,10 @@
-"""The manager's door: HTTP on a unix socket in the run folder, for `python -m serve list|add|…` and the router.
+"""The manager's door: HTTP on a unix socket, for `python -m serve list|add|remove|reload` and the router.
 
 | route | answers |
 |---|---|
 | GET /adapters | `Manager.listed()` |
-| POST /adapters {"name", "path", "label"?, …} | the adapter, once it serves; 409 with the reason where it cannot |
+| GET /changes?after=GENERATION&router=WHO | `Manager.changes()`, when there are any |
+| POST /adapters {"name", "path", "label"?, …} | the adapter, once it serves; 409 with the reason where it cannot. Of one that is known, what is not given stays |
 | DELETE /adapters/NAME | when it is unloaded |
 | POST /reload | the lines of what was done |
 
@@ -25,16 +26,15 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from adapters import ConfigError, Stack, named_adapter
-from serve.life.manager import Manager, Refused
+from adapters import RESTRICTED, ConfigError, named_adapter, split
+from serve.life.api import EngineError
+from serve.life.loader import Refused
+from serve.life.manager import Manager
 
-SOCKET = "manager.sock"
-RESTRICTED = "x-lora-select-restricted"
 LARGEST = 1 << 20
-ADDRESS = "LORA_SELECT_MANAGER"
-"""Environment variable that tells the router where the socket is."""
+"""Bytes of a request's body."""
 
 
 class ControlError(Exception):
@@ -50,7 +50,7 @@ class Control(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     daemon_threads = True
 
-    def __init__(self, socket_file: Path, manager: Manager, reload: Callable[[], Stack]) -> None:
+    def __init__(self, socket_file: Path, manager: Manager) -> None:
         """Raises OSError when the socket cannot be made."""
         with suppress(FileNotFoundError):
             socket_file.unlink()  # of a supervisor that was killed: the run folder's lock says that none is alive
@@ -60,7 +60,7 @@ class Control(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             super().__init__(str(socket_file), _Handler)
         finally:
             os.umask(before)
-        self.file, self.manager, self.reload = socket_file, manager, reload
+        self.file, self.manager = socket_file, manager
         threading.Thread(target=self.serve_forever, args=(0.1,), name="control", daemon=True).start()
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer(lambda: self.server.manager.listed() if self.path == "/adapters" else _unknown(self.path))
+        self._answer(self._got)
 
     def do_POST(self) -> None:
         self._answer(self._posted)
@@ -90,24 +90,36 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Nothing: what changes is told by the manager."""
 
+    def _got(self) -> Any:
+        place = urlsplit(self.path)
+        if place.path == "/adapters":
+            return self.server.manager.listed()
+        if place.path != "/changes":
+            return _unknown(self.path)
+        query = parse_qs(place.query)
+        return self.server.manager.changes(int(query["after"][0]), query["router"][0])
+
     def _posted(self) -> Any:
         body = self._body()
         if self.path == "/reload":
-            return {"done": _waited(self.server.manager.apply(self.server.reload()))}
+            return {"done": _waited(self.server.manager.reload())}
         if self.path != "/adapters":
             return _unknown(self.path)
-        name, adapter = named_adapter(body)
+        manager = self.server.manager
+        name, adapter = named_adapter(manager.known(body.get("name")) | body)
         if RESTRICTED in self.headers:
-            self.server.manager.stack.allowed(adapter.path)
-        _waited(self.server.manager.add(name, adapter))
-        return next(one for one in self.server.manager.listed()["adapters"] if one["name"] == name)
+            manager.stack.allowed(adapter.path)
+        _waited(manager.add(name, adapter))
+        listed = manager.listed()
+        parts = [one for one in listed["adapters"] if split(one["name"])[0] == name]
+        return {"file": listed["file"], "adapter": {"name": name} | manager.known(name), "adapters": parts}
 
     def _deleted(self) -> Any:
         prefix, _, name = self.path.rpartition("/")
         if prefix != "/adapters":
             return _unknown(self.path)
         _waited(self.server.manager.remove(unquote(name)))
-        return {"removed": unquote(name)}
+        return {"file": self.server.manager.listed()["file"], "removed": unquote(name)}
 
     def _body(self) -> dict[str, Any]:
         length = int(self.headers.get("content-length") or 0)
@@ -127,10 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
             said = work()
         except ControlError as error:
             status, said = error.status, {"error": str(error)}
-        except Refused as error:
+        except (Refused, EngineError) as error:
             status, said = 409, {"error": str(error)}
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, KeyError, ValueError) as error:
             status, said = 400, {"error": str(error)}
+        except OSError as error:
+            status, said = 507, {"error": f"the adapter's files cannot be copied: {error}"}
         data = json.dumps(said).encode()
         with suppress(OSError):  # whoever asked may have gone
             self.send_response(status)

@@ -1,8 +1,8 @@
 """The life of adapters: configured, loading, serving, broken, draining. One thread changes them, one at a time.
 
-Add = copy -> lint -> load -> self-test -> name. Update = the same for the new version beside the old one, then the
-name moves, and the old one is unloaded when its last request is done. Remove = the name goes, drain, unload. What
-fails is `broken`, with the reason, and everything else serves on.
+Add = copy, lint, load, self-test, name. Update = the same for the new version beside the old one, then the name
+moves, and the old one is unloaded when its last request is done. Remove = routers forget it, then the engine does,
+drain, unload. What fails is `broken`, with the reason, and everything else serves on.
 """
 
 from __future__ import annotations
@@ -10,68 +10,46 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from adapters import Adapter, ConfigError, Stack, label
-from serve.life import prove
-from serve.life.api import EngineApi, EngineError
-from serve.life.versions import forget, snapshot
-from serve.lint.check import lint_adapter
+from adapters import RESERVED, Adapter, ConfigError, Stack, label, load, split
+from serve.life import report
+from serve.life.api import EngineError
+from serve.life.board import Board
+from serve.life.drain import Drains
+from serve.life.entry import Entry, State
+from serve.life.loader import Loader, Refused
 
-SEEN_S = 1.5
-"""From a removal's announcement until every router has heard of it: they ask once a second."""
+TAKE_IN_S = 2.0
+"""For routers to hear of a removal; they wait for news all the time."""
 
-DRAIN_LOOK_S = 0.1
+FORWARD_S = 0.25
+"""For requests that a router has just decided to reach the engine."""
 
-
-class State(StrEnum):
-    """Of an adapter, as `serve list` and `GET /admin/adapters` say it."""
-
-    CONFIGURED = "configured"
-    LOADING = "loading"
-    SERVING = "serving"
-    BROKEN = "broken"
-    DRAINING = "draining"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One adapter as it is now. `adapter` is what adapters.yaml or a request says of it; `version` what serves."""
-
-    name: str
-    adapter: Adapter
-    state: State = State.CONFIGURED
-    reason: str = ""
-    version: str = ""
-    rank: int | None = None
-    proof: prove.Proof | None = None
-
-
-class Refused(Exception):
-    """Why an adapter cannot be loaded; in one line."""
+FAULTS = (Refused, EngineError, ConfigError, OSError)
+"""What makes one adapter `broken`, and nothing else."""
 
 
 class Manager:
     """Owns the adapters of one engine. Public methods may be called from any thread."""
 
-    def __init__(self, stack: Stack, run_dir: Path, say: Callable[[str], None]) -> None:
-        self._stack, self._say = stack, say
-        self._copies = run_dir / "adapters"
-        self._engine = EngineApi(stack.engine_url)
-        self._entries = {name: Entry(name, adapter) for name, adapter in stack.adapters.items()}
-        self._generation = 0
+    def __init__(self, stack: Stack, loader: Loader, say: Callable[[str], None]) -> None:
+        self._stack, self._loader, self._say = stack, loader, say
+        self._adapters = dict(stack.adapters)
+        self._entries = {name: Entry(name, part) for name, part in stack.parts.items()}
+        self._engine, self._settled = 0, False  # which start of it; whether all of its adapters were tried
+        self._board = Board()
+        self._drains = Drains(loader, say, stack.router.answer_timeout_s)
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="manager", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._work, name="manager", daemon=True).start()
 
     @property
     def stack(self) -> Stack:
-        """As it was read last."""
+        """As its file was read last."""
         return self._stack
 
     def close(self) -> None:
@@ -82,26 +60,44 @@ class Manager:
         """The engine has (re)started and holds nothing: load everything."""
         return self._do(self._load_all)
 
-    def add(self, name: str, adapter: Adapter) -> Future[Entry]:
-        """Add it, or update the one of that name. The future fails with Refused."""
+    def engine_lost(self) -> None:
+        """It has died: nothing is served until it is back."""
+        with self._board.changing():
+            self._engine += 1
+            self._settled = False
+
+    def add(self, name: str, adapter: Adapter) -> Future[None]:
+        """Add it, or update the one of that name. The future fails with one of FAULTS."""
         return self._do(lambda: self._add(name, adapter))
 
     def remove(self, name: str) -> Future[None]:
-        """Stop routing, drain, unload. The future fails with Refused for an unknown one."""
+        """Stop routing, drain, unload. The future is set when it is unloaded; it fails with Refused."""
         return self._do(lambda: self._remove(name))
 
-    def apply(self, stack: Stack) -> Future[list[str]]:
-        """Adapters as an edited file says: add, update and remove what differs. The lines say what was done."""
-        return self._do(lambda: self._apply(stack))
+    def reload(self) -> Future[list[str]]:
+        """Read the stack's file again: add, update and remove what it changes. The lines say what was done.
+
+        The future fails with ConfigError, and nothing has changed then, where the file is wrong.
+        """
+        return self._do(lambda: self._apply(load(self._stack.file)))
+
+    def known(self, name: object) -> dict[str, Any]:
+        """The keys of an adapter, as adapters.yaml has them; {} where there is none of that name."""
+        adapter = self._adapters.get(str(name))
+        return adapter.model_dump(mode="json", exclude_defaults=True) if adapter else {}
 
     def listed(self) -> dict[str, Any]:
         """All adapters, as JSON, with where their weights are as far as the engine says."""
-        try:
-            held = {each["adapter"]: each for each in self._engine.adapters()["adapters"]}
-        except EngineError:
-            held = {}
-        shown = [self._shown(entry, held.get(f"{entry.name}@{entry.version}", {})) for entry in self._all()]
-        return {"generation": self._generation, "base": self._stack.base.name, "adapters": shown}
+        held = self._loader.held()
+        entries = [report.listed(entry, held) for entry in tuple(self._entries.values())]
+        return {"file": str(self._stack.file.resolve()), "settled": self._settled, "adapters": entries}
+
+    def changes(self, after: int, router: str) -> dict[str, Any]:
+        """What may be routed to, once it differs from that of the generation `after`, which `router` has taken in."""
+        self._board.wait_for_news(after, router)
+        with self._board.reading() as generation:
+            told = report.routable(self._adapters, self._entries)
+            return {"generation": generation, "settled": self._settled, **told}
 
     # In the manager's thread only, from here on.
 
@@ -109,155 +105,130 @@ class Manager:
         while job := self._jobs.get():
             work, future = job
             try:
-                future.set_result(work())
+                result = work()
             except Exception as error:  # whoever asked is told; the thread lives on
                 future.set_exception(error)
+                continue
+            if isinstance(result, Future):  # it goes on elsewhere
+                result.add_done_callback(lambda _, future=future: future.set_result(None))
+            else:
+                future.set_result(result)
 
     def _do(self, work: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
         self._jobs.put((work, future))
         return future
 
-    def _all(self) -> list[Entry]:
-        return list(self._entries.values())
+    def _set(self, *entries: Entry) -> None:
+        with self._board.changing():
+            self._entries |= {entry.name: entry for entry in entries}
 
-    def _set(self, entry: Entry) -> Entry:
-        self._entries[entry.name] = entry
-        self._generation += 1
-        return entry
+    def _parts(self, name: str) -> list[Entry]:
+        return [entry for entry in self._entries.values() if split(entry.name)[0] == name]
 
     def _load_all(self) -> None:
-        for entry in self._all():
-            self._set(replace(entry, state=State.CONFIGURED, version="", proof=None, reason=""))
-        for entry in self._all():
+        engine = self._engine
+        self._set(*(Entry(entry.name, entry.adapter) for entry in self._entries.values()))
+        self._loader.wait(self._stack.base.name)
+        for name, adapter in tuple(self._adapters.items()):
             try:
-                self._bring_up(entry.name, entry.adapter)
-            except Refused:
+                self._add(name, adapter)
+            except FAULTS:
                 continue  # it is `broken` and says why
-        self._sweep()
+        with self._board.changing():
+            self._settled = engine == self._engine
+        self._loader.sweep({f"{entry.name}@{entry.version}" for entry in self._entries.values()})
 
-    def _add(self, name: str, adapter: Adapter) -> Entry:
-        if name in (self._stack.base.name, "auto", "lag"):
-            raise Refused(f'"{name}" is taken; choose another name')
-        return self._bring_up(name, adapter)
+    def _add(self, name: str, adapter: Adapter) -> None:
+        """Every part of it is tried. Raises the first one's fault."""
+        if name in (self._stack.base.name, *RESERVED):
+            raise Refused(f'the name "{name}" is taken; choose another')
+        stack = self._stack.model_copy(update={"adapters": {**self._adapters, name: adapter}})
+        parts = {part: one for part, one in stack.parts.items() if split(part)[0] == name}
+        faults = []
+        for part, one in parts.items():
+            try:
+                self._bring_up(stack, part, one)
+            except FAULTS as error:
+                faults.append(error)
+        if not faults or name not in self._adapters:
+            with self._board.changing():
+                self._adapters[name] = adapter
+            self._leave([entry for entry in self._parts(name) if entry.name not in parts])
+        if faults:
+            raise faults[0]
 
-    def _bring_up(self, name: str, adapter: Adapter) -> Entry:
+    def _bring_up(self, stack: Stack, name: str, adapter: Adapter) -> None:
         """A new adapter, or a new version of one that serves until the new one is proven."""
         old = self._entries.get(name)
-        serving = old if old and old.version else None
+        serving = old if old and old.routable else None
         self._set(replace(serving, state=State.LOADING) if serving else Entry(name, adapter, State.LOADING))
         started = time.monotonic()
+        beside = [other for other, entry in self._entries.items() if other != name and entry.routable]
         try:
-            entry = self._proven(name, adapter, serving)
-        except (Refused, EngineError, ConfigError, OSError) as error:
-            self._say(f"{name}: broken: {error}")
-            if serving:
-                self._set(replace(serving, state=State.SERVING, reason=f"an update was refused: {error}"))
-            else:
-                self._set(Entry(name, adapter, State.BROKEN, str(error)))
-            raise Refused(str(error)) from None
-        self._set(entry)
-        gap = f", {entry.proof.differs:.3g} nats from the base" if entry.proof else ""
-        self._say(f"{name}: serving version {entry.version} after {time.monotonic() - started:.1f} s{gap}")
-        if serving and serving.version != entry.version:
-            self._drain(name, serving.version)
-        return entry
-
-    def _proven(self, name: str, adapter: Adapter, serving: Entry | None) -> Entry:
-        """Copy, lint, load, test and name it. Raises what stops it, and leaves nothing loaded then."""
-        stack = self._with(name, adapter)
-        text = label(stack, name)
-        copy = snapshot(stack.adapter_ref(name), name, self._copies)
-        version = copy.name.rpartition("@")[2]
-        entry = Entry(name, adapter.model_copy(update={"label": text.text}), State.SERVING, "", version)
-        if serving and serving.version == version:
-            return replace(entry, rank=serving.rank, proof=serving.proof)  # the same weights under other words
-        findings, rank = lint_adapter(stack, name, copy)
-        if errors := [finding.text for finding in findings if finding.error]:
-            raise Refused("; ".join(errors))
-        self._engine.load(copy.name, str(copy))
-        try:
-            self._engine.publish(copy.name, copy.name)  # a name that only the self-test knows
-            beside = [other.name for other in self._all() if other.name != name and other.version]
-            exact = stack.engine_args.get("dtype") in ("float", "float32")
-            proof = prove.prove(self._engine, stack.base.name, copy.name, beside, exact)
-            self._engine.withdraw(copy.name)
-            if proof.problem:
-                raise Refused(proof.problem)
-            self._engine.publish(name, copy.name)
-        except (Refused, EngineError):
-            self._gone(copy.name)
+            text = label(stack.expanded(), name).text
+            loaded = self._loader.load(stack.expanded(), name, serving.version if serving else "", beside)
+            self._drains.cancel(name, loaded.version)
+            self._loader.publish(name, loaded.version)
+        except FAULTS as error:
+            self._say(f"{name}: {'the update was refused' if serving else 'broken'}: {error}")
+            broken = Entry(name, adapter, State.BROKEN, str(error))
+            self._set(replace(serving, reason=f"the update was refused: {error}") if serving else broken)
             raise
-        return replace(entry, rank=rank, proof=proof)
+        adapter = adapter.model_copy(update={"label": text})
+        if serving and serving.version == loaded.version:
+            self._set(replace(serving, adapter=adapter, reason=""))
+            return
+        self._set(Entry(name, adapter, State.SERVING, loaded.note, loaded.version, loaded.rank, loaded.proof))
+        gap = f", {loaded.proof.differs:.3g} nats from the base" if loaded.proof else ""
+        self._say(f"{name}: serving version {loaded.version} after {time.monotonic() - started:.1f} s{gap}")
+        if serving:
+            self._drains.start([(name, serving.version)])
 
-    def _remove(self, name: str) -> None:
-        entry = self._entries.get(name)
-        if entry is None:
-            raise Refused(f'there is no adapter "{name}"; there are {", ".join(self._entries) or "none"}')
-        self._set(replace(entry, state=State.DRAINING))
-        if entry.version:
-            time.sleep(SEEN_S)
-            self._engine.withdraw(name)
-            self._drain(name, entry.version)
-        del self._entries[name]
-        self._generation += 1
-        self._say(f"{name}: removed")
+    def _remove(self, name: str) -> Future[None]:
+        if name not in self._adapters:
+            raise Refused(f'there is no adapter "{name}"; there are {", ".join(self._adapters) or "none"}')
+        with self._board.changing():
+            del self._adapters[name]
+        return self._leave(self._parts(name))
 
-    def _drain(self, name: str, version: str) -> None:
-        """Wait for the last request of a version that nobody can ask for any more, and unload it."""
-        deadline = time.monotonic() + self._stack.router.answer_timeout_s
-        adapter = f"{name}@{version}"
-        while True:
-            try:
-                self._engine.unload(adapter)
-                break
-            except EngineError as error:
-                if error.status != 409 or time.monotonic() > deadline:
-                    self._say(f"{name}: version {version} was not unloaded: {error}")
-                    return
-            time.sleep(DRAIN_LOOK_S)
-        forget(self._copies / adapter)
+    def _leave(self, entries: Iterable[Entry]) -> Future[None]:
+        """Routers forget them, then the engine does, and what they still answer ends."""
+        leaving = [replace(entry, state=State.DRAINING) for entry in entries]
+        self._set(*leaving)
+        loaded = [(entry.name, entry.version) for entry in leaving if entry.version]
+        if loaded:
+            self._board.wait_taken_in(TAKE_IN_S)
+            time.sleep(FORWARD_S)
+        for name, _ in loaded:
+            with suppress(EngineError):  # an engine that has just died holds nothing
+                self._loader.withdraw(name)
 
-    def _gone(self, adapter: str) -> None:
-        """Undo a load; an engine that is dead has undone it already."""
-        for undo in (self._engine.withdraw, self._engine.unload):
-            try:
-                undo(adapter)
-            except EngineError:
-                continue
-        forget(self._copies / adapter)
+        def gone() -> None:
+            for entry in leaving:
+                if self._entries.get(entry.name) is entry:  # it may be back by now
+                    with self._board.changing():
+                        del self._entries[entry.name]
+                    self._say(f"{entry.name}: removed")
+
+        return self._drains.start(loaded, gone)
 
     def _apply(self, stack: Stack) -> list[str]:
-        """The difference between what is there and an edited file."""
-        self._stack = stack
-        done = []
-        for name in [name for name in self._entries if name not in stack.adapters]:
+        """What an edited file changes. What was added at run time and never stood in it stays."""
+        before, self._stack = self._stack, stack
+        done = report.restarts(before, stack)
+        for name in [name for name in before.adapters if name not in stack.adapters and name in self._adapters]:
             self._remove(name)
             done.append(f"{name}: removed")
         for name, adapter in stack.adapters.items():
-            known = self._entries.get(name)
+            known = self._parts(name)
             try:
-                entry = self._bring_up(name, adapter)
-            except Refused as error:
+                self._add(name, adapter)
+            except FAULTS as error:
                 done.append(f"{name}: refused: {error}")
-                continue
-            if known is None or known.version != entry.version or known.adapter != entry.adapter:
-                done.append(f"{name}: {'added' if known is None else 'updated'}, version {entry.version}")
+            else:
+                done += report.changed(name, known, self._parts(name))
+        done += [
+            f"{name}: was added at run time, and stays" for name in self._adapters if name not in stack.adapters
+        ]
         return done or ["nothing differs"]
-
-    def _with(self, name: str, adapter: Adapter) -> Stack:
-        return self._stack.model_copy(update={"adapters": {**self._stack.adapters, name: adapter}})
-
-    def _sweep(self) -> None:
-        """Remove copies that nothing uses: a killed supervisor's, or of an engine that died while it drained."""
-        used = {f"{entry.name}@{entry.version}" for entry in self._all()}
-        for copy in self._copies.glob("*@*"):
-            if copy.name not in used:
-                forget(copy)
-
-    def _shown(self, entry: Entry, held: dict[str, Any]) -> dict[str, Any]:
-        told = entry.adapter.model_dump(mode="json")
-        proof = None if entry.proof is None else vars(entry.proof) | {}
-        where = {key: held.get(key) for key in ("slot", "host", "pinned", "requests")}
-        own = {"name": entry.name, "state": entry.state, "reason": entry.reason, "version": entry.version}
-        return own | told | {"rank": entry.rank, "proof": proof} | where

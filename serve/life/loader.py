@@ -1,0 +1,53 @@
+"""What the manager asks of an engine, whoever started it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adapters import Stack
+from serve.life.prove import Proof
+
+
+class Refused(Exception):
+    """Why an adapter cannot be loaded, in one line."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`version` is in the engine and may be published; `proof` is None where nothing was loaded anew, or where
+    `note` says why nothing could be tested."""
+
+    version: str
+    rank: int | None = None
+    proof: Proof | None = None
+    note: str = ""
+
+
+class Loader(Protocol):
+    """Methods raise EngineError; those on one adapter are never called concurrently."""
+
+    def wait(self, base: str) -> None:
+        """Until the engine can be used."""
+
+    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str]) -> Loaded:
+        """Load and test an adapter of `stack`, of which the version `known` ("": none) answers already.
+
+        `beside` names adapters to share a batch with. Raises Refused, and leaves nothing loaded then.
+        """
+
+    def publish(self, name: str, version: str) -> None:
+        """From now on `name` is answered by that version."""
+
+    def withdraw(self, name: str) -> None:
+        """From now on the engine does not know `name`."""
+
+    def unload(self, name: str, version: str) -> None:
+        """Free slot, host memory and disk. Raises EngineError with status 409 while it answers somebody."""
+
+    def held(self) -> dict[str, Any]:
+        """Where each NAME@VERSION is: slot, host memory, pin, requests under way; {} where nobody says."""
+
+    def sweep(self, used: set[str]) -> None:
+        """Remove what is left on disk of others than these NAME@VERSION."""

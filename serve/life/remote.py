@@ -1,0 +1,66 @@
+"""Adapters of an engine that somebody else started (`engine.url`): taken as they are, and tested over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from adapters import Stack
+from serve.life.api import EngineApi, EngineError
+from serve.life.loader import Loaded, Refused
+from serve.life.prove import prove
+
+VERSION = "remote"
+"""Of all of them: what the files are, their own machine knows."""
+
+AGAIN_S = 1.0
+
+
+class RemoteEngine:
+    """Loads and unloads nothing: HTTP from another machine does not allow it, and the files are not here."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._url = stack.engine_url
+        self._api = EngineApi(self._url)
+
+    def wait(self, base: str) -> None:
+        """Until it serves the base."""
+        while True:
+            try:
+                if base in self._api.served():
+                    return
+            except EngineError:
+                pass  # the router says so, where people look
+            time.sleep(AGAIN_S)
+
+    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str]) -> Loaded:
+        """Test what the engine serves under that name. Raises Refused where it does not, or is wrong."""
+        if name not in self._api.served():
+            raise Refused(
+                f"the engine at {self._url} does not list it, and loading there is its owner's (engine.url): "
+                f"start it with --lora-modules {name}=…, then python -m serve reload"
+            )
+        try:
+            proof = prove(self._api, stack.base.name, name, beside, exact=False)
+        except EngineError as error:
+            return Loaded(VERSION, note=f"not tested: {error}")
+        if proof.problem:
+            raise Refused(proof.problem)
+        return Loaded(VERSION, proof=proof)
+
+    def publish(self, name: str, version: str) -> None:
+        """It has its name already."""
+
+    def withdraw(self, name: str) -> None:
+        """It keeps its name there; the router alone forgets it."""
+
+    def unload(self, name: str, version: str) -> None:
+        """It stays loaded there."""
+
+    def held(self) -> dict[str, Any]:
+        """Nothing is known of it."""
+        return {}
+
+    def sweep(self, used: set[str]) -> None:
+        """No copies were made."""

@@ -1,0 +1,56 @@
+"""Adapters as JSON, and in lines: for people, and for routers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from adapters import Adapter, Stack, split
+from serve.life.entry import Entry, State
+
+HELD = ("slot", "host", "pinned", "requests")
+
+
+def listed(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
+    """One adapter, or weighted version, for people: state first; `held` is `Loader.held()`."""
+    own = {"name": entry.name, "state": entry.state, "reason": entry.reason, "version": entry.version}
+    where = held.get(f"{entry.name}@{entry.version}", {})
+    proof = None if entry.proof is None else vars(entry.proof)
+    told = entry.adapter.model_dump(mode="json", exclude={"versions"})
+    return own | told | {"rank": entry.rank, "proof": proof} | {key: where.get(key) for key in HELD}
+
+
+def routable(adapters: Mapping[str, Adapter], entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """For routers: the keys of every adapter that may have traffic, of its versions only those; and who is awaited."""
+    told = {}
+    for name, adapter in adapters.items():
+        up = {
+            split(entry.name)[1]: entry
+            for entry in entries.values()
+            if split(entry.name)[0] == name and entry.routable
+        }
+        if up:
+            words = next(iter(up.values())).adapter.label
+            versions = {version: weight for version, weight in adapter.versions.items() if version in up}
+            one = adapter.model_copy(update={"label": words, "versions": versions})
+            told[name] = one.model_dump(mode="json", exclude_defaults=True)
+    awaited = [name for name, entry in entries.items() if entry.state in (State.CONFIGURED, State.LOADING)]
+    return {"adapters": told, "awaited": awaited}
+
+
+def changed(name: str, before: Iterable[Entry], after: Iterable[Entry]) -> list[str]:
+    """What an update did: a line, or none."""
+    old, new = ({entry.name: entry for entry in entries} for entries in (before, after))
+    if not any(entry.version for entry in old.values()):
+        return [f"{name}: added"]
+    if {key: entry.version for key, entry in old.items()} != {key: entry.version for key, entry in new.items()}:
+        return [f"{name}: updated"]
+    if [entry.adapter for entry in old.values()] != [entry.adapter for entry in new.values()]:
+        return [f"{name}: described anew"]
+    return []
+
+
+def restarts(before: Stack, after: Stack) -> list[str]:
+    """Sections that only a new start reads."""
+    names = [name for name in ("base", "engine", "router", "ui") if getattr(before, name) != getattr(after, name)]
+    return [f"{name}: differs, and is read when the stack is started again" for name in names]

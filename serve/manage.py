@@ -1,0 +1,133 @@
+"""`python -m serve list|add|remove|reload`: the adapters of a stack that runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from adapters import ConfigError, drop_adapter, named_adapter, save_adapter, socket_file
+from serve.life.control import ControlError, Manage
+
+COLUMNS = ("name", "state", "version", "rank", "slot", "requests", "reason")
+GIVEN = ("label", "system_prompt", "allow_pickle", "sampling", "tags", "versions")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit codes: 0 done, 1 refused by the stack that runs, or none runs, 2 a wish that makes no sense."""
+    told = _arguments(arguments)
+    try:
+        COMMANDS[told.command](Manage(socket_file(told.run_dir)), told)
+    except ControlError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _list(manage: Manage, told: argparse.Namespace) -> None:
+    listed = manage.call("GET", "/adapters")
+    print(json.dumps(listed, indent=2) if told.json else _table(listed["adapters"]))
+
+
+def _add(manage: Manage, told: argparse.Namespace) -> None:
+    wish: dict[str, Any] = {"name": told.name}
+    if told.path:
+        folder = Path(told.path).expanduser()
+        wish["path"] = str(folder.resolve()) if folder.is_dir() else told.path
+    wish |= {key: value for key in GIVEN if (value := getattr(told, key))}
+    answer = manage.call("POST", "/adapters", wish)
+    print(_table(answer["adapters"]))
+    if told.save:
+        file = Path(answer["file"])
+        name, adapter = named_adapter(answer["adapter"])
+        save_adapter(file, name, adapter.model_copy(update={"path": _seen_from(file, adapter.path)}))
+        print(f"{file}: adapters.{name} is written")
+
+
+def _remove(manage: Manage, told: argparse.Namespace) -> None:
+    answer = manage.call("DELETE", f"/adapters/{quote(told.name, safe='')}")
+    print(f"{told.name}: removed")
+    if told.save:
+        drop_adapter(Path(answer["file"]), told.name)
+        print(f"{answer['file']}: adapters.{told.name} is gone")
+
+
+def _reload(manage: Manage, told: argparse.Namespace) -> None:
+    print("\n".join(manage.call("POST", "/reload")["done"]))
+
+
+COMMANDS: dict[str, Callable[[Manage, argparse.Namespace], None]] = {
+    "list": _list,
+    "add": _add,
+    "remove": _remove,
+    "reload": _reload,
+}
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serve", description=__doc__)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--run-dir", type=Path, default=Path(".run"), help="of the stack that runs (default: %(default)s)"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", parents=[common], help="every adapter and its state")
+    listing.add_argument("--json", action="store_true", help="all that is known, self-test included")
+    adding = commands.add_parser(
+        "add", parents=[common], help="load, test and route to an adapter, or to a new version of one",
+        description="Add an adapter, or update the one of that name: what is not given stays as it is.",
+    )  # fmt: skip
+    adding.add_argument("name")
+    adding.add_argument("path", nargs="?", help="folder or hub id; an update without one reads its folder again")
+    adding.add_argument("--label", help="what it is about (default: from its manifest or README)")
+    adding.add_argument("--tag", dest="tags", action=_Pairs, metavar="TAG=VALUE", help="may be repeated")
+    adding.add_argument(
+        "--version", dest="versions", action=_Pairs, metavar="NAME=WEIGHT", help="a subfolder's share; repeated"
+    )
+    adding.add_argument("--system-prompt")
+    adding.add_argument("--sampling", type=json.loads, metavar="JSON", help='such as {"temperature": 0.2}')
+    adding.add_argument("--allow-pickle", action="store_true")
+    removing = commands.add_parser("remove", parents=[common], help="drain and unload an adapter")
+    removing.add_argument("name")
+    for each in (adding, removing):
+        each.add_argument("--save", action="store_true", help="write it into adapters.yaml, too")
+    commands.add_parser("reload", parents=[common], help="apply what was edited in adapters.yaml")
+    return parser.parse_args(arguments)
+
+
+class _Pairs(argparse.Action):
+    """KEY=VALUE, several times: a tag's values gather in a list, a weight is a number."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        key, equals, value = str(values).partition("=")
+        if not equals or not key or not value:
+            parser.error(f"{option} takes {self.metavar}, not {values!r}")
+        pairs = getattr(namespace, self.dest) or {}
+        if self.dest == "tags":
+            pairs.setdefault(key, []).append(value)
+        else:
+            pairs[key] = value
+        setattr(namespace, self.dest, pairs)
+
+
+def _seen_from(file: Path, path: str) -> str:
+    """A folder at or below the file's own, as the file would name it; anything else as it is."""
+    folder, parent = Path(path), file.resolve().parent
+    return f"./{folder.relative_to(parent)}" if folder.is_absolute() and folder.is_relative_to(parent) else path
+
+
+def _table(adapters: Sequence[dict[str, Any]]) -> str:
+    rows = [COLUMNS] + [tuple(_cell(one[column]) for column in COLUMNS) for one in adapters]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _cell(value: object) -> str:
+    return "-" if value in (None, "") else str(value)
