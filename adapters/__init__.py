@@ -19,6 +19,8 @@ from adapters.schema import (
     Router,
     Stack,
     Ui,
+    path_key,
+    split,
 )
 
 __all__ = [
@@ -44,5 +46,7 @@ __all__ = [
     "labels",
     "load",
     "named_adapter",
+    "path_key",
     "socket_file",
+    "split",
 ]

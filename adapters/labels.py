@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from adapters.schema import ConfigError, Stack
+from adapters.schema import ConfigError, Ref, Stack
 
 MANIFEST, CARD = "manifest.json", "README.md"
 
@@ -53,8 +53,9 @@ def label(stack: Stack, name: str) -> Label:
     if given is not None:
         return Label(given, "adapters.yaml")
     reference = stack.adapter_ref(name)
-    files = _in_folder(reference.folder) if reference.folder else _in_hub_cache(reference.name)
-    found = next(_read(files), None)
+    versions = stack.model_copy(update={"adapters": {name: stack.adapters[name]}}).expanded()
+    places = [reference, *(versions.adapter_ref(part) for part in versions.adapters if part != name)]
+    found = next((found for place in places for found in _read(_files_of(place))), None)
     if found is None:
         place = reference.folder or f"{reference.name} (as far as the hub's cache on this machine holds it)"
         key = f"adapters.{name}.label"
@@ -76,17 +77,15 @@ def _read(file: Callable[[str], Path | None]) -> Iterator[Label]:
         yield Label(text, f"the name of its dataset, {', '.join(datasets)}")
 
 
-def _in_folder(folder: Path) -> Callable[[str], Path | None]:
-    return lambda name: folder / name
-
-
-def _in_hub_cache(hub_id: str) -> Callable[[str], Path | None]:
-    """Only what lies on this machine already: reading a stack never asks the network."""
+def _files_of(reference: Ref) -> Callable[[str], Path | None]:
+    """Of the hub only what lies on this machine already: reading a stack never asks the network."""
+    if folder := reference.folder:
+        return lambda name: folder / name
 
     def find(name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache  # takes 0.3 s, and few stacks need it
 
-        found = try_to_load_from_cache(hub_id, name)
+        found = try_to_load_from_cache(reference.name, name, revision=reference.revision)
         return Path(found) if isinstance(found, str) else None
 
     return find

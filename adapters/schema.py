@@ -45,10 +45,11 @@ class Part(BaseModel):
 
 
 class Ref(Part):
-    """A model or adapter: a folder on this machine, or a hub id."""
+    """A model or adapter: a folder on this machine, or a hub id, perhaps at a revision."""
 
     name: str
     folder: Path | None = None
+    revision: str | None = None
 
     def __str__(self) -> str:
         return str(self.folder or self.name)
@@ -182,6 +183,7 @@ class Sampling(Part):
 
 class Adapter(Part):
     path: str = Field(min_length=1)
+    versions: Mapping[Name, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     label: str | None = Field(default=None, pattern=r"\w")
     tags: Mapping[Name, Annotated[tuple[Name, ...], Listed, Field(min_length=1)]] = {}
     system_prompt: str | None = Field(default=None, min_length=1)
@@ -252,13 +254,31 @@ class Stack(Part):
         """`engine.args` as vLLM spells them, with dashes."""
         return {key.replace("_", "-"): value for key, value in self.engine.args.items()}
 
+    @property
+    def parts(self) -> dict[str, Adapter]:
+        """What an engine loads: every adapter, or each of its versions, as NAME@VERSION, from a folder below its
+        path or at a revision of its hub id."""
+        parts = {}
+        for name, adapter in self.adapters.items():
+            for version in adapter.versions:
+                there = f"{adapter.path}/{version}"
+                path = there if self.below(adapter.path).is_dir() else f"{adapter.path}@{version}"
+                parts[f"{name}@{version}"] = adapter.model_copy(update={"path": path, "versions": {}})
+            if not adapter.versions:
+                parts[name] = adapter
+        return parts
+
+    def expanded(self) -> Stack:
+        """The same with `parts` for adapters: what `serve` counts, checks and loads."""
+        return self.model_copy(update={"adapters": self.parts})
+
     def base_ref(self) -> Ref:
         """The base's folder or hub id. Raises ConfigError when it can be neither."""
         return self._ref(self.base.model, "base.model")
 
     def adapter_ref(self, name: str) -> Ref:
         """An adapter's folder or hub id. Raises ConfigError when it can be neither."""
-        return self._ref(self.adapters[name].path, f"adapters.{name}.path")
+        return self._ref(self.adapters[name].path, path_key(name))
 
     def allowed(self, path: str) -> None:
         """Raises ConfigError for an adapter that the admin routes may not load: outside `engine.roots`.
@@ -267,7 +287,7 @@ class Stack(Part):
         """
         reference = self._ref(path, "path")
         for root in self.engine.roots:
-            if reference.folder is None and root == path:
+            if reference.folder is None and root in (path, reference.name):
                 return
             if reference.folder and reference.folder.is_relative_to(self.below(root)):
                 return
@@ -298,9 +318,22 @@ class Stack(Part):
         folder = self.below(text)
         if folder.is_dir():
             return Ref(name=text, folder=folder)
-        if text.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        hub_id, at, revision = text.partition("@")
+        if text.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text):
             raise self.error(key, f"no such folder: {folder} (give a folder or a hub id, owner/name)")
-        return Ref(name=text)
+        return Ref(name=hub_id, revision=revision if at else None)
+
+
+def split(part: str) -> tuple[str, str]:
+    """An adapter's name and version ("": it has none) from the name under which an engine has it."""
+    name, _, version = part.partition("@")
+    return name, version
+
+
+def path_key(part: str) -> str:
+    """The key of adapters.yaml that names its files."""
+    name, version = split(part)
+    return f"adapters.{name}.versions.{version}" if version else f"adapters.{name}.path"
 
 
 def _local_url(host: str, port: int) -> str:

@@ -65,10 +65,12 @@ class HttpUpstream:
     """An Upstream over HTTP/1.1 for an `http://` or `https://` URL.
 
     A request is sent once, with one exception: a GET, on a connection kept from before that closed without a byte
-    of answer, is sent again on a new connection. Raises ValueError for other URLs.
+    of answer, is sent again on a new connection. Raises ValueError for other URLs. `socket_file`: whatever the
+    host, who listens on that unix socket is meant.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, socket_file: str | None = None) -> None:
+        self._socket_file = socket_file
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no http:// or https:// URL")
@@ -125,10 +127,14 @@ class HttpUpstream:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._context)
+                if self._socket_file:
+                    await loop.create_unix_connection(lambda: connection, self._socket_file)
+                else:
+                    await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._context)
         except (OSError, UnicodeError) as error:  # time-outs, names and TLS included
             reason = str(error) or type(error).__name__
-            raise Refused(f"no connection to {self._host}:{self._port}: {reason}") from error
+            place = self._socket_file or f"{self._host}:{self._port}"
+            raise Refused(f"no connection to {place}: {reason}") from error
         if self._closed:
             connection.abort()
             raise UpstreamError("this client is closed")

@@ -42,7 +42,7 @@ def plan(stack: Stack, run_dir: Path) -> Plan:
 
     Raises ConfigError, one line per finding, for anything that would make the start fail.
     """
-    checked = preflight(stack)
+    checked = preflight(stack.expanded())
     engine, notes = checked.command, checked.notes
     notes += tuple(f"{name}: label from {found.source}: {found.text}" for name, found in _derived(stack))
     services = [_service(stack, run_dir, name) for name in ("router", "ui")]

@@ -20,6 +20,9 @@ class Classifier(Protocol):
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Per text, a logit for every adapter and one for the base: a softmax makes them probabilities."""
 
+    def relabelled(self, labels: Mapping[str, str]) -> Classifier:
+        """The same weights for other labels, while this one goes on. Called in any thread."""
+
 
 def load_classifiers(stack: Stack) -> dict[ClassifierName, Classifier]:
     """Those that `router.classifier` names, in its order.

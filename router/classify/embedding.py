@@ -41,7 +41,7 @@ class EmbeddingClassifier:
     batches = False
 
     def __init__(self, encoder: Encoder, labels: Mapping[str, str], base: str, bank: Bank) -> None:
-        self._encoder, self._names, self._base = encoder, list(labels), base
+        self._encoder, self._names, self._base, self._bank = encoder, list(labels), base, bank
         phrases = [(index, phrase) for index, label in enumerate(labels.values()) for phrase in split(label)]
         owner = np.array([index for index, _ in phrases])
         vectors = encoder.encode([PHRASING.format(phrase) for _, phrase in phrases])
@@ -54,6 +54,10 @@ class EmbeddingClassifier:
         """With `router.model`'s encoder, or the embedded MiniLM. Raises ConfigError when it cannot be had."""
         encoder = load_encoder(stack)
         return cls(encoder, labels, stack.base.name, load_bank(encoder))
+
+    def relabelled(self, labels: Mapping[str, str]) -> EmbeddingClassifier:
+        """A new one on the same encoder and bank."""
+        return EmbeddingClassifier(self._encoder, labels, self._base, self._bank)
 
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Log-odds of each adapter against the base, whose logit is 0: any subset of adapters can be compared."""

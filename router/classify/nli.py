@@ -87,6 +87,10 @@ class NliClassifier:
         print(f"classifier: nli, {name} on {device.name} in {device.precision}", flush=True)
         return classifier
 
+    def relabelled(self, labels: Mapping[str, str]) -> NliClassifier:
+        """A new one on the same model. Raises ValueError where the labels leave no room for a text."""
+        return NliClassifier(self._model, self._tokenizer, labels, self._base)
+
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """For every adapter the log-odds of its best hypothesis; 0 for the base, which wins when none is entailed.
 

@@ -115,6 +115,10 @@ class ScoringClassifier:
         """With the stack's engine, which is not asked yet."""
         return cls(Engine(stack.engine_url, stack.base.name), labels, stack.base.name)
 
+    def relabelled(self, labels: Mapping[str, str]) -> ScoringClassifier:
+        """A new one on the same engine."""
+        return ScoringClassifier(self._engine, labels, self._base)
+
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """For each adapter, how much a text raises the log-odds of yes; 0 for the base, which wins if none rise.
 

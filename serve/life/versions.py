@@ -20,7 +20,7 @@ CHUNK = 1 << 20
 
 def snapshot(reference: Ref, name: str, into: Path) -> Path:
     """Copy an adapter's files to `into`/NAME@VERSION, the version being the copy's SHA-256. Raises OSError."""
-    folder = reference.folder or _downloaded(reference.name)
+    folder = reference.folder or _downloaded(reference)
     part = into / f"{name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -40,10 +40,10 @@ def forget(copy: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)
 
 
-def _downloaded(hub_id: str) -> Path:
+def _downloaded(reference: Ref) -> Path:
     from huggingface_hub import snapshot_download  # takes 0.3 s, and not every stack has a hub id
 
-    return Path(snapshot_download(hub_id, allow_patterns=list(FILES)))
+    return Path(snapshot_download(reference.name, revision=reference.revision, allow_patterns=list(FILES)))
 
 
 def _digest(folder: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import Stack
+from adapters import Stack, path_key
 from serve.lint.files import CONFIG, FileError, here, lint_adapter, read_json
 from serve.lint.finding import Finding, errors
 from serve.lint.peft import LORA_RANKS
@@ -49,7 +49,7 @@ def lint(stack: Stack) -> Report:
     for name in stack.adapters:
         found = here(stack.adapter_ref(name), CONFIG)
         if found is None:
-            findings.append(_on_the_hub(f"adapters.{name}.path", stack.adapters[name].path))
+            findings.append(_on_the_hub(path_key(name), stack.adapters[name].path))
             continue
         own, rank = lint_adapter(stack, name, found, base)
         findings += own

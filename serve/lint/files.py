@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapters import Ref, Stack
+from adapters import Ref, Stack, path_key, split
 from serve.lint import fit, peft
 from serve.lint.finding import Finding
 from serve.lint.peft import LORA_RANKS
@@ -33,7 +33,7 @@ def lint_adapter(
     `base` is the base's config.json (None: read it, if it is on this machine), `limit` the --max-lora-rank of an
     engine that runs already (None: what the stack allows). The weights are read a piece at a time.
     """
-    key = f"adapters.{name}.path"
+    key = path_key(name)
     base = base if base is not None else base_config(stack)
     try:
         config = read_json(folder / CONFIG, "a PEFT adapter")
@@ -63,7 +63,7 @@ def here(reference: Ref, file: str) -> Path | None:
         return reference.folder
     from huggingface_hub import try_to_load_from_cache  # takes 0.3 s, and few stacks need it
 
-    found = try_to_load_from_cache(reference.name, file)
+    found = try_to_load_from_cache(reference.name, file, revision=reference.revision)
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -95,7 +95,7 @@ def _rank(stack: Stack, rank: int, limit: int | None) -> Iterator[str]:
 def _weights(
     stack: Stack, name: str, folder: Path, config: dict[str, Any], base: Shape | None
 ) -> Iterator[Finding]:
-    key, file = f"adapters.{name}.path", folder / WEIGHTS
+    key, file = path_key(name), folder / WEIGHTS
     if not file.is_file():
         yield _pickle(stack, name, folder)
         return
@@ -128,7 +128,7 @@ def _values(file: Path) -> str:
 
 
 def _pickle(stack: Stack, name: str, folder: Path) -> Finding:
-    key = f"adapters.{name}.path"
+    key = path_key(name)
     file = next((file for file in PICKLES if (folder / file).is_file()), None)
     if file is None:
         return Finding(key, f"no {WEIGHTS} in {folder}")
@@ -137,7 +137,7 @@ def _pickle(stack: Stack, name: str, folder: Path) -> Finding:
     return Finding(
         key,
         f"{folder}/{file} is a pickle, which can run code; save it as safetensors, or set "
-        f"adapters.{name}.allow_pickle: true",
+        f"adapters.{split(name)[0]}.allow_pickle: true",
     )
 
 
