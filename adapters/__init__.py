@@ -5,6 +5,7 @@ from adapters.fields import ClassifierName
 from adapters.labels import Label, label, labels
 from adapters.load import load, named_adapter
 from adapters.ports import check_port
+from adapters.save import drop_adapter, save_adapter
 from adapters.schema import (
     ADMIN,
     AUTO,
@@ -42,11 +43,13 @@ __all__ = [
     "Stack",
     "Ui",
     "check_port",
+    "drop_adapter",
     "label",
     "labels",
     "load",
     "named_adapter",
     "path_key",
+    "save_adapter",
     "socket_file",
     "split",
 ]

@@ -274,7 +274,10 @@ class Stack(Part):
 
     def base_ref(self) -> Ref:
         """The base's folder or hub id. Raises ConfigError when it can be neither."""
-        return self._ref(self.base.model, "base.model")
+        reference = self._ref(self.base.model, "base.model")
+        if reference.revision:
+            raise self.error("base.model", f"give the revision {reference.revision} as engine.args.revision")
+        return reference
 
     def adapter_ref(self, name: str) -> Ref:
         """An adapter's folder or hub id. Raises ConfigError when it can be neither."""

@@ -1,16 +1,26 @@
-"""What was decided, and what people say of it: the decision log's side of the HTTP interface."""
+"""What only an admin may: metrics, the decision log, adapters; and what clients say of decisions."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import orjson
 
-from router.access import Client
+from adapters import Stack
+from router.access import Client, Keys
+from router.asgi import Request
 from router.decisions import DecisionLog
-from router.errors import BadRequest, NotFound
+from router.errors import ApiError, BadRequest, EngineTooSlow, NotFound
+from router.manager import Manager
+from router.metrics import CONTENT_TYPE, Metrics
+from router.watch import Watch
+
+RESIDENCY_S = 2.0
+"""For the engine to say where its adapters are; metrics do not wait longer."""
 
 MOST = 1000
 RATINGS = ("up", "down")
@@ -21,10 +31,62 @@ LONGEST_NUMBER = 9
 
 
 class Admin:
-    """Both routes answer 404 where the stack keeps no log."""
+    """The log's routes answer 404 where the stack keeps none, those of adapters where nobody manages them."""
 
-    def __init__(self, log: DecisionLog | None) -> None:
-        self._log = log
+    def __init__(
+        self, stack: Stack, keys: Keys, log: DecisionLog | None, manager: Manager | None, metrics: Metrics
+    ) -> None:
+        self._keys, self._log, self._manager, self._metrics = keys, log, manager, metrics
+        self._body_limit, self._within_s = int(stack.router.max_body_mb * 2**20), stack.router.answer_timeout_s
+
+    @property
+    def managed(self) -> bool:
+        """Adapters come and go."""
+        return self._manager is not None
+
+    async def serve(self, request: Request) -> None:
+        """Answer one of the routes below /admin, or /metrics, which are open where the stack has no admin key.
+
+        Raises ApiError.
+        """
+        if self._keys.has_admin or request.path != "/metrics":
+            self._keys.admin(request)
+        match request.path, request.method:
+            case "/metrics", _:
+                await self._residency()
+                await request.reply(200, self._metrics.page(), kind=CONTENT_TYPE)
+            case "/admin/decisions", _:
+                await request.reply(200, await self.decisions(request.query))
+            case "/admin/adapters", "POST":
+                body = await request.json(self._body_limit)
+                await self._waited(request, self._manages().add(body))
+            case "/admin/adapters", _:
+                await self._waited(request, self._manages().adapters())
+            case path, _:
+                name = unquote(path.removeprefix("/admin/adapters/"))
+                await self._waited(request, self._manages().remove(name))
+
+    async def _waited(self, request: Request, wish: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        """It takes its time (load, self-test, drain); whoever asked may go, and it is done all the same."""
+        try:
+            async with Watch(request.receive, self._within_s):
+                answer = await wish
+        except TimeoutError:
+            raise EngineTooSlow(f"it goes on, and takes longer than {self._within_s:g} s") from None
+        await request.reply(200, orjson.dumps(answer))
+
+    async def _residency(self) -> None:
+        """Where adapters are, asked when somebody looks: the engine moves them by itself."""
+        if self._manager is None:
+            return
+        with suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(RESIDENCY_S):
+                self._metrics.resident((await self._manager.adapters())["adapters"])
+
+    def _manages(self) -> Manager:
+        if self._manager is None:
+            raise NotFound("nobody manages adapters here: python -m serve does", code="no_manager")
+        return self._manager
 
     async def decisions(self, query_string: str) -> bytes:
         """`GET /admin/decisions?limit=50&request_id=…`: the newest first, as JSON."""

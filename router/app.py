@@ -11,8 +11,7 @@ from router.access import Keys, Limits
 from router.admin import Admin
 from router.asgi import ClientGone, Receive, Request, Scope, Send
 from router.catalog import Catalog
-from router.classify import Classifier
-from router.classify.scorer import Scorer
+from router.classify import Relabelling
 from router.complete import Completions
 from router.decide import Decider
 from router.decisions import DecisionLog
@@ -21,45 +20,51 @@ from router.engine import Engine
 from router.errors import ApiError
 from router.forward import Forwarder
 from router.life import Ledger, Occupancy
+from router.manager import Manager
 from router.metrics import Metrics
 from router.own import Own
+from router.roster import Roster
 from router.tracing import to_collector
 from router.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
 
-def create_app(stack: Stack, classifiers: Mapping[ClassifierName, Classifier], upstream: Upstream) -> App:
-    """The router from its parts; nothing runs until the server's lifespan starts.
+def create_app(
+    stack: Stack,
+    classifiers: Mapping[ClassifierName, Relabelling],
+    upstream: Upstream,
+    manager: Manager | None = None,
+) -> App:
+    """The router from its parts; nothing runs until the server's lifespan starts. `manager`: who loads adapters.
 
     Raises ConfigError when the decision log cannot be opened.
     """
-    return App(stack, Scorer.of(stack, classifiers), upstream)
+    return App(stack, Roster(stack, classifiers, manager), upstream, manager)
 
 
 class App:
     """One router process."""
 
-    def __init__(self, stack: Stack, scorer: Scorer, upstream: Upstream) -> None:
+    def __init__(self, stack: Stack, roster: Roster, upstream: Upstream, manager: Manager | None) -> None:
         router = stack.router
-        self._scorer, self._upstream = scorer, upstream
-        self._engine = engine = Engine(stack, upstream)
+        self._roster, self._upstream, self._manager = roster, upstream, manager
+        self._engine = engine = Engine(stack, upstream, roster)
         self.occupancy = Occupancy()
         self._limits = Limits(router, self.occupancy)
-        keys, catalog, metrics = Keys(router), Catalog(stack, engine), Metrics(self.occupancy)
-        decider = Decider(stack, scorer, catalog)
+        keys, catalog, metrics = Keys(router), Catalog(stack, engine, roster), Metrics(self.occupancy)
+        decider = Decider(stack, roster, catalog)
         kept = _decision_log(stack)
         traces = to_collector(router.otlp) if router.otlp else None
         self._ledger = Ledger([one for one in (traces, metrics, kept) if one])
         self._held_back = [one for one in (traces, kept) if one]
         self._completions = Completions(
-            stack, keys, self._limits, engine, decider, Forwarder(stack, upstream, engine),
+            stack, keys, self._limits, engine, decider, Forwarder(stack, upstream, engine, roster),
             self._ledger, traces, self.occupancy,
         )  # fmt: skip
         self._metrics = metrics
-        self._own = Own(
-            stack, keys, self._limits, engine, catalog, decider, metrics, Admin(kept), self._ledger, self.occupancy
-        )
+        admin = Admin(stack, keys, kept, manager, metrics)
+        self._own = Own(stack, keys, self._limits, engine, catalog, decider, admin, self._ledger, self.occupancy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Entry point of ASGI."""
@@ -70,13 +75,16 @@ class App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        watchers = [asyncio.create_task(one) for one in (self._engine.watch(), self._metrics.watch())]
+        watching = (self._engine.watch(), self._metrics.watch(), self._roster.watch(self._engine.look))
+        watchers = [asyncio.create_task(one) for one in watching]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for watcher in watchers:
             watcher.cancel()
-        self._scorer.close()
+        self._roster.close()
         await self._upstream.close()
+        if self._manager:
+            await self._manager.close()
         self._ledger.show()
         await self._limits.close()
         for each in self._held_back:

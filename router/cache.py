@@ -36,12 +36,12 @@ class ResponseCache:
             self._limit, ttl_s, getsizeof=lambda stored: len(stored.body) + OVERHEAD
         )
 
-    def key(self, endpoint: Endpoint, body: Mapping[str, Any], hide_usage: bool) -> bytes | None:
-        """Of a body as the engine gets it, with the model that was chosen, and of what is hidden of the answer;
-        None where chance has a say."""
+    def key(self, endpoint: Endpoint, body: Mapping[str, Any], hide_usage: bool, version: str) -> bytes | None:
+        """Of a body as the engine gets it, with the model that was chosen, of that model's version, and of what is
+        hidden of the answer; None where chance has a say."""
         if not self._limit or not endpoint.generates or body.get("temperature") != 0:
             return None
-        digest = hashlib.sha256(b"%d %b " % (hide_usage, endpoint.path.encode()))
+        digest = hashlib.sha256(b"%d %b %b " % (hide_usage, version.encode(), endpoint.path.encode()))
         digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))
         return digest.digest()
 

@@ -31,10 +31,14 @@ LEAST = 0.01
 
 @dataclass(frozen=True)
 class Words:
-    """The user's turns, oldest first, each clipped, MAX_TURNS newest ones; () when there is no text."""
+    """The user's turns, oldest first, each clipped, MAX_TURNS newest ones; () when there is no text.
+
+    `opening` is the conversation's first turn: as long as it goes on, it begins with the same words.
+    """
 
     turns: tuple[str, ...]
     system: str = ""
+    opening: str = ""
 
     def digest(self) -> bytes:
         """16 bytes that stand for all of it."""
@@ -70,10 +74,11 @@ def read(body: Mapping[str, Any]) -> Words:
         texts = (_first_text(body.get(key)) for key in ("prompt", "input", "text"))
         turns, system = [next((text for text in texts if text), "")], []
     newest = islice((text for turn in reversed(turns) if (text := _clip(_text(turn)))), MAX_TURNS)
+    opening = next((text for turn in turns if (text := _clip(_text(turn)))), "")
     above = [
         text for part in (body.get("system"), body.get("instructions"), *system) if part and (text := _text(part))
     ]
-    return Words(tuple(newest)[::-1], _clip("\n".join(above)) if above else "")
+    return Words(tuple(newest)[::-1], _clip("\n".join(above)) if above else "", opening)
 
 
 def combine(

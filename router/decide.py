@@ -10,9 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import orjson
-from cachetools import LRUCache
 
-from adapters import AUTO, Stack
+from adapters import AUTO, Stack, split
 from router.access import Client
 from router.asgi import Request
 from router.catalog import Catalog
@@ -21,17 +20,17 @@ from router.classify.batcher import ClassifierError
 from router.classify.scorer import Judged, Scorer
 from router.conversation import Rules, Words, conclude, read
 from router.errors import BadRequest
-from router.tags import HEADER, Tags
-
-Asked = tuple[bytes, tuple[str, ...]]
-"""What a decision depends on: the digest of a request's words, and the candidates."""
+from router.roster import Lineup, Roster
+from router.split import pick
+from router.tags import HEADER
 
 
 @dataclass(frozen=True)
 class Routed:
     """A decision together with what it was made from. One that is known already is the same object each time.
 
-    `text` is the user's last turn, where `router.log_prompts` allows it to be kept; `text_sha256` always.
+    `text` is the user's last turn, where `router.log_prompts` allows it to be kept; `text_sha256` always. `part`:
+    the name under which the engine has the version that answers, where the adapter has versions.
     """
 
     decision: Decision
@@ -40,11 +39,17 @@ class Routed:
     cached: bool = False
     text_sha256: str | None = None
     text: str | None = None
+    part: str = ""
 
     @property
     def by_choice(self) -> bool:
         """The router chose; the client did not name the model."""
         return self.decision.reason is not Reason.NAMED
+
+    @property
+    def asked_for(self) -> str:
+        """The model's name in the engine."""
+        return self.part or self.decision.model
 
     @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -57,6 +62,8 @@ class Routed:
         ]
         if decision.score is not None:
             pairs.append((b"x-lora-select-score", b"%.4f" % decision.score))
+        if self.part:
+            pairs.append((b"x-lora-select-version", split(self.part)[1].encode()))
         if decision.reason is Reason.FALLBACK:
             pairs.append((b"x-lora-select-fallback", b"adapter_error"))
         return tuple(pairs)
@@ -69,53 +76,70 @@ class Routed:
     def fallen_back(self, base: str) -> Routed:
         """The same after the chosen adapter has failed: the base answers."""
         score = self.scores.get(base)
-        return replace(self, decision=Decision(base, score, Reason.FALLBACK))
+        return replace(self, decision=Decision(base, score, Reason.FALLBACK), part="")
 
 
 class Decider:
     """Decides from the request alone, so that every replica decides alike."""
 
-    def __init__(self, stack: Stack, scorer: Scorer, catalog: Catalog) -> None:
+    def __init__(self, stack: Stack, roster: Roster, catalog: Catalog) -> None:
         self._base = stack.base.name
         self._system_weight = stack.router.system_weight
-        self._scorer = scorer
-        self._catalog = catalog
-        self._tags = Tags(stack.adapters)
-        self._known: LRUCache[Asked, Routed] = LRUCache(stack.router.cache_entries)
+        self._roster, self._catalog = roster, catalog
         self._keep_text = stack.router.log_prompts
 
     async def decide(self, request: Request, body: Mapping[str, Any], client: Client) -> Routed:
-        """Raises BadRequest for a model that is no name or a tag that does not exist, NotFound, Forbidden."""
+        """Raises BadRequest for a model that is no name or a tag that does not exist, NotFound, Forbidden.
+
+        Adapters that came or went while a classifier was asked are seen: none is chosen that is gone by then.
+        """
+        while True:
+            lineup = self._roster.lineup
+            routed = await self._decided(lineup, request, body, client)
+            if lineup is self._roster.lineup:
+                return routed
+
+    async def _decided(self, lineup: Lineup, request: Request, body: Mapping[str, Any], client: Client) -> Routed:
         name = body.get("model")
         if not isinstance(name, str):
             names = ", ".join(self._catalog.names(client))
             raise BadRequest(f'"model" must be a name: {names}', param="model")
         if self._catalog.known(name, client) != AUTO:
-            return Routed(Decision(name, None, Reason.NAMED))
-        wanted = self._tags.wanted(body.get("metadata"), request.header(HEADER))
-        adapters = self._tags.narrow(self._catalog.adapters(client), wanted)
-        return await self._choose(body, (self._base, *adapters))
+            adapter, version = split(name)
+            routed = Routed(Decision(adapter, None, Reason.NAMED), part=name if version else "")
+            return routed if version else self._versioned(routed, body)
+        wanted = lineup.tags.wanted(body.get("metadata"), request.header(HEADER))
+        adapters = lineup.tags.narrow(self._catalog.adapters(client), wanted)
+        return self._versioned(await self._choose(lineup, body, (self._base, *adapters)), body)
 
-    async def _choose(self, body: Mapping[str, Any], candidates: tuple[str, ...]) -> Routed:
+    def _versioned(self, routed: Routed, body: Mapping[str, Any]) -> Routed:
+        """Of an adapter with versions, the one that this conversation has all along."""
+        parts = self._catalog.parts(routed.decision.model)
+        if not parts or routed.decision.model in parts:
+            return routed
+        return replace(routed, part=pick(parts, read(body).opening))
+
+    async def _choose(self, lineup: Lineup, body: Mapping[str, Any], candidates: tuple[str, ...]) -> Routed:
         words = read(body)
         if not words.turns:
             return Routed(Decision(self._base, None, Reason.NO_TEXT))
-        key = (words.digest(), candidates)
-        if known := self._known.get(key):
+        key, decided = (words.digest(), candidates), lineup.decided
+        known: Routed | None = decided.get(key)
+        if known:
             return known
-        routed = await self._judge(words, candidates)
-        if routed.scores and self._known.maxsize:
-            self._known[key] = replace(routed, classify_ms=0.0, cached=True)
+        routed = await self._judge(lineup.scorer, words, candidates)
+        if routed.scores and decided.maxsize:
+            decided[key] = replace(routed, classify_ms=0.0, cached=True)
         return routed
 
-    async def _judge(self, words: Words, candidates: tuple[str, ...]) -> Routed:
+    async def _judge(self, scorer: Scorer, words: Words, candidates: tuple[str, ...]) -> Routed:
         if len(candidates) == 1:
             return self._unjudged(Reason.NO_CANDIDATE, words)
         with_system = bool(words.system and self._system_weight)
         texts = [*words.turns, words.system] if with_system else words.turns
         began = time.perf_counter()
         try:
-            judged = await self._scorer.judge(texts, candidates)
+            judged = await scorer.judge(texts, candidates)
         except (TimeoutError, ClassifierError) as error:
             waited_ms = (time.perf_counter() - began) * 1000
             timeout = isinstance(error, TimeoutError)

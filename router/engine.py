@@ -10,6 +10,7 @@ import orjson
 
 from adapters import Stack
 from router.errors import EngineUnavailable
+from router.roster import Roster
 from router.upstream import Upstream, UpstreamError
 
 log = logging.getLogger(__name__)
@@ -23,17 +24,17 @@ POLL_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Serving:
-    """The configured adapters that are up; `problem` says why the engine cannot be used, or is empty."""
+    """The names that the engine knows; `problem` says why it cannot be used, or is empty."""
 
-    adapters: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
     problem: str = "the engine has not answered yet"
 
 
 class Engine:
-    """Polls the engine's `/health` and `/v1/models`."""
+    """Polls the engine's `/health` and `/v1/models`. It cannot be used before its adapters were tried, either."""
 
-    def __init__(self, stack: Stack, upstream: Upstream) -> None:
-        self._stack = stack
+    def __init__(self, stack: Stack, upstream: Upstream, roster: Roster) -> None:
+        self._stack, self._roster = stack, roster
         self._upstream = upstream
         self._up = asyncio.Event()
         self._look = asyncio.Event()
@@ -83,11 +84,6 @@ class Engine:
         self.look()
         return EngineUnavailable("the engine does not answer, or broke off; try again shortly")
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Configured adapters that the engine does not list."""
-        return tuple(name for name in self._stack.adapters if name not in self.serving.adapters)
-
     def _set(self, serving: Serving) -> None:
         self.serving = serving
         if serving.problem:
@@ -106,13 +102,13 @@ class Engine:
         if health[0] != 200 or listed[0] != 200:
             return Serving(problem=f"the engine is not well: status {health[0]} and {listed[0]}")
         try:
-            names = {model["id"] for model in orjson.loads(listed[1])["data"]}
+            names = frozenset(model["id"] for model in orjson.loads(listed[1])["data"])
             known = sorted(names)
         except (ValueError, KeyError, TypeError):
             return Serving(problem="what answers at the engine's address is no OpenAI server")
         if self._stack.base.name not in names:
             return Serving(problem=f"the engine serves {known}, not {self._stack.base.name}")
-        return Serving(tuple(name for name in self._stack.adapters if name in names), problem="")
+        return Serving(names, self._roster.problem)
 
     async def _get(self, path: str) -> tuple[int, bytes]:
         answer = await self._upstream.ask("GET", path)

@@ -19,6 +19,7 @@ from router.endpoints import Endpoint, filled
 from router.engine import Engine
 from router.errors import ApiError, BadRequest
 from router.life import Life
+from router.roster import Roster
 from router.sse import count, error_event, is_error, is_last, whole_events
 from router.upstream import Answer, Headers, Refused, Upstream, UpstreamError
 from router.usage import MARK, note, without_usage
@@ -71,9 +72,9 @@ class Call:
 class Forwarder:
     """Relays calls to the engine."""
 
-    def __init__(self, stack: Stack, upstream: Upstream, engine: Engine) -> None:
+    def __init__(self, stack: Stack, upstream: Upstream, engine: Engine, roster: Roster) -> None:
         router = stack.router
-        self._stack, self._upstream, self._engine = stack, upstream, engine
+        self._stack, self._upstream, self._engine, self._roster = stack, upstream, engine, roster
         self._wait_s = router.engine_wait_s
         self._cache = ResponseCache(router.response_cache_mb, router.response_cache_s)
 
@@ -103,8 +104,10 @@ class Forwarder:
                 await call.request.send({"type": "http.response.body", "body": stored.body})
                 return
         opened = await self._opened(call, body)
+        if opened.answer.status == 404:
+            self._engine.look()
         try:
-            keep = key if opened.answer.status == 200 and call.routed.decision.model == body["model"] else None
+            keep = key if opened.answer.status == 200 and call.routed.asked_for == body["model"] else None
             if opened.rest is None:
                 await self._whole(call, opened, keep)
             else:
@@ -114,14 +117,15 @@ class Forwarder:
 
     def _key(self, call: Call, body: dict[str, Any]) -> bytes | None:
         try:
-            return self._cache.key(call.endpoint, body, call.hide_usage)
+            version = self._roster.lineup.up.get(body["model"], "")
+            return self._cache.key(call.endpoint, body, call.hide_usage, version)
         except orjson.JSONEncodeError:
             return None  # nested too deep, which `_dumped` tells the client
 
     def _body(self, call: Call) -> dict[str, Any]:
         """What the engine gets: `model`, the adapter's defaults, and for a stream the request for its usage."""
-        model = call.routed.decision.model
-        sent = filled(call.body, call.endpoint, model, self._stack.adapters.get(model))
+        adapter = self._roster.lineup.stack.adapters.get(call.routed.decision.model)
+        sent = filled(call.body, call.endpoint, call.routed.asked_for, adapter)
         if self._stack.router.stream_usage and sent.get("stream") is True and not call.endpoint.tells_usage:
             options = sent.get("stream_options")
             if options is None or (isinstance(options, dict) and not options.get("include_usage")):

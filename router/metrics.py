@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import collections
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from adapters import split
 from router.decide import Routed
 from router.life import Life, Occupancy
 
@@ -41,6 +42,11 @@ class Metrics:
             "lora_select_in_flight", "Requests being answered", registry=registry, multiprocess_mode="livesum"
         )
 
+        self._resident = Gauge(
+            "lora_select_adapter_resident", "Where an adapter's weights are", ("adapter", "place"),
+            registry=registry, multiprocess_mode="mostrecent",
+        )  # fmt: skip
+
         def counter(name: str, text: str, *labels: str) -> Any:
             return cache(Counter(f"lora_select_{name}", text, labels, registry=registry).labels)
 
@@ -53,6 +59,7 @@ class Metrics:
         self._duration = histogram("duration_seconds", "Time to the answer's last byte", SECONDS, "adapter")
         self._prompt = counter("prompt_tokens", "Tokens read", "adapter")
         self._completion = counter("completion_tokens", "Tokens written", "adapter")
+        self._versions = counter("versions", "Requests of adapters with weighted versions", "adapter", "version")
         self._decisions = counter("decisions", "Decisions by reason", "adapter", "reason")
         self._classify = Histogram(
             "lora_select_classify_seconds",
@@ -90,6 +97,8 @@ class Metrics:
             counts[self._responses, (life.cache,)] += 1
 
     def _decided(self, routed: Routed, name: str, counts: Counts) -> None:
+        if routed.part:
+            counts[self._versions, (name, split(routed.part)[1])] += 1
         counts[self._decisions, (name, routed.decision.reason.value)] += 1
         if routed.scores:
             counts[self._cached, ("hit" if routed.cached else "miss",)] += 1
@@ -97,6 +106,16 @@ class Metrics:
             self._classify.observe(routed.classify_ms / 1000)
         if routed.decision.score is not None:
             self._score(name).observe(routed.decision.score)
+
+    def resident(self, adapters: Iterable[Mapping[str, Any]]) -> None:
+        """Where each adapter of the manager's list is: in a slot of the engine, in its host memory, or on disk."""
+        self._resident.clear()
+        for adapter in adapters:
+            if adapter["version"]:
+                for place in ("slot", "host"):
+                    held = adapter[place] is not None and adapter[place] is not False
+                    self._resident.labels(adapter["name"], place).set(held)
+                self._resident.labels(adapter["name"], "disk").set(1)
 
     async def watch(self) -> None:
         """Tell how busy this process is, where another worker may be asked for it, until cancelled."""

@@ -17,12 +17,19 @@ from router.endpoints import ENDPOINTS
 from router.engine import Engine
 from router.errors import BadRequest, EngineTooSlow, MethodNotAllowed, NotFound
 from router.life import Ledger, Occupancy
-from router.metrics import CONTENT_TYPE, Metrics
 from router.watch import Watch
 
-POSTS = frozenset(("/route", "/feedback"))
-GETS = frozenset(("/health", "/ready", "/metrics", "/v1/models", "/admin/decisions"))
-ONE_MODEL = "/v1/models/"
+METHODS = {
+    "/health": ("GET",),
+    "/ready": ("GET",),
+    "/metrics": ("GET",),
+    "/v1/models": ("GET",),
+    "/route": ("POST",),
+    "/feedback": ("POST",),
+    "/admin/decisions": ("GET",),
+    "/admin/adapters": ("GET", "POST"),
+}
+ONE_MODEL, ONE_ADAPTER = "/v1/models/", "/admin/adapters/"
 SUBJECTS = ("text", *(field for endpoint in ENDPOINTS.values() for field in endpoint.needs))
 """Fields of which a dry run needs one."""
 
@@ -38,7 +45,6 @@ class Own:
         engine: Engine,
         catalog: Catalog,
         decider: Decider,
-        metrics: Metrics,
         admin: Admin,
         ledger: Ledger,
         occupancy: Occupancy,
@@ -47,16 +53,12 @@ class Own:
         self._within_s = stack.router.answer_timeout_s
         self._limits = limits
         self._keys, self._engine, self._catalog, self._decider = keys, engine, catalog, decider
-        self._metrics, self._admin, self._ledger, self._occupancy = metrics, admin, ledger, occupancy
+        self._admin, self._ledger, self._occupancy = admin, ledger, occupancy
 
     async def serve(self, request: Request) -> None:
         """Answer it. Raises ApiError."""
         path = request.path
-        expected = "POST" if path in POSTS else "GET"
-        if path not in POSTS and path not in GETS and not path.startswith(ONE_MODEL):
-            raise NotFound(f"there is no {path} here", code="unknown_route")
-        if request.method != expected and (request.method, expected) != ("HEAD", "GET"):
-            raise MethodNotAllowed(f"{path} takes {expected}, not {request.method}", allow=expected)
+        _allowed(request)
         match path:
             case "/health":
                 status, word = (503, "draining") if self._occupancy.draining else (200, "ok")
@@ -65,18 +67,15 @@ class Own:
                 problem = self._problem()
                 body = {"status": "unavailable" if problem else "ready", "problem": problem or None}
                 await request.reply(503 if problem else 200, orjson.dumps(body))
-            case "/metrics":
-                if self._keys.has_admin:
-                    self._keys.admin(request)
+            case "/metrics" | "/admin/decisions":
                 self._ledger.show()
-                await request.reply(200, self._metrics.page(), kind=CONTENT_TYPE)
-            case "/admin/decisions":
-                self._keys.admin(request)
-                self._ledger.show()
-                await request.reply(200, await self._admin.decisions(request.query))
+                await self._admin.serve(request)
             case "/route" | "/feedback":
                 with self._occupancy:
                     await request.reply(200, orjson.dumps(await self._admitted(request)))
+            case _ if path.startswith("/admin/"):
+                with self._occupancy:
+                    await self._admin.serve(request)
             case _:
                 client = self._keys.client(request)
                 await self._engine.up(0)
@@ -102,8 +101,10 @@ class Own:
     def _problem(self) -> str:
         if self._occupancy.draining:
             return "this router is shutting down"
-        if self._engine.missing and not self._engine.serving.problem:
-            return f"the engine does not list {', '.join(self._engine.missing)}"
+        # What a manager could not load is broken, and says so in its list; all else is ready.
+        missing = () if self._admin.managed else self._catalog.missing()
+        if missing and not self._engine.serving.problem:
+            return f"the engine does not list {', '.join(missing)}"
         return self._engine.serving.problem
 
     async def _dry_run(self, request: Request, body: dict[str, Any], client: Client) -> dict[str, Any]:
@@ -119,3 +120,15 @@ class Own:
             "classify_ms": round(routed.classify_ms, 2),
             "cached": routed.cached,
         }
+
+
+def _allowed(request: Request) -> None:
+    """Raises NotFound or MethodNotAllowed."""
+    path, methods = request.path, METHODS.get(request.path)
+    if methods is None and path.startswith((ONE_MODEL, ONE_ADAPTER)):
+        methods = ("GET",) if path.startswith(ONE_MODEL) else ("DELETE",)
+    if methods is None:
+        raise NotFound(f"there is no {path} here", code="unknown_route")
+    if request.method not in methods and (request.method != "HEAD" or "GET" not in methods):
+        allowed = " or ".join(methods)
+        raise MethodNotAllowed(f"{path} takes {allowed}, not {request.method}", allow=", ".join(methods))

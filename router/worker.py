@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gc
+import os
 
-from adapters import Stack
+from adapters import MANAGER, Stack
 from router.app import create_app
 from router.classify import load_classifiers
+from router.manager import Manager
 from router.server import run
 from router.upstream import HttpUpstream
 
 
 def serve(stack: Stack, log_level: str, shared: bool = False) -> None:
     """Until a signal. `shared`: one worker of several on the stack's port. Raises ConfigError."""
-    app = create_app(stack, load_classifiers(stack), HttpUpstream(stack.engine_url))
+    manager = os.environ.get(MANAGER)
+    app = create_app(
+        stack, load_classifiers(stack), HttpUpstream(stack.engine_url), Manager(manager) if manager else None
+    )
     # What was loaded lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""`python -m serve [COMMAND] [--config adapters.yaml] [--run-dir .run]`: a stack, its engine alone, its adapters."""
+"""`python -m serve [COMMAND] [--config adapters.yaml] [--run-dir .run]`: a stack, its engine, its adapters."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _remove(manage: Manage, told: argparse.Namespace) -> None:
         print(f"{answer['file']}: adapters.{told.name} is gone")
 
 
-def _reload(manage: Manage, told: argparse.Namespace) -> None:
+def _reload(manage: Manage, _: argparse.Namespace) -> None:
     print("\n".join(manage.call("POST", "/reload")["done"]))
 
 

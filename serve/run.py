@@ -29,7 +29,7 @@ def run(
 ) -> int:
     """Until a signal, or until `task` is done; the exit code.
 
-    Raises ConfigError where something else runs in the folder or on a port, StartError when a process cannot start.
+    Raises ConfigError where something else runs in the folder or on a port, StartError where a process does not.
     """
     loader: Loader = RemoteEngine(stack)
     if planned.engine:

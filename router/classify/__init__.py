@@ -20,11 +20,15 @@ class Classifier(Protocol):
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Per text, a logit for every adapter and one for the base: a softmax makes them probabilities."""
 
-    def relabelled(self, labels: Mapping[str, str]) -> Classifier:
+
+class Relabelling(Classifier, Protocol):
+    """A classifier of a stack whose adapters come and go."""
+
+    def relabelled(self, labels: Mapping[str, str]) -> Relabelling:
         """The same weights for other labels, while this one goes on. Called in any thread."""
 
 
-def load_classifiers(stack: Stack) -> dict[ClassifierName, Classifier]:
+def load_classifiers(stack: Stack) -> dict[ClassifierName, Relabelling]:
     """Those that `router.classifier` names, in its order.
 
     Raises ConfigError when an adapter has no label, or when weights cannot be had.
@@ -33,7 +37,7 @@ def load_classifiers(stack: Stack) -> dict[ClassifierName, Classifier]:
     return {name: _load(stack, name, texts) for name in stack.router.classifier}
 
 
-def _load(stack: Stack, name: ClassifierName, texts: Mapping[str, str]) -> Classifier:
+def _load(stack: Stack, name: ClassifierName, texts: Mapping[str, str]) -> Relabelling:
     # Imported when asked for: each brings libraries that the others do without.
     match name:
         case "nli":

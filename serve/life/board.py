@@ -46,7 +46,7 @@ class Board:
             self._changed.wait_for(lambda: self._generation != after, LONGEST_WAIT_S)
 
     def wait_taken_in(self, within_s: float) -> None:
-        """Until every router has taken in what is told now; one that does not within the time is not waited for."""
+        """Until every router has taken in what is told now, or the time is over."""
         with self._changed:
             wanted = self._generation
             self._changed.wait_for(lambda: all(seen >= wanted for seen in self._living()), within_s)

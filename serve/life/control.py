@@ -4,12 +4,13 @@
 |---|---|
 | GET /adapters | `Manager.listed()` |
 | GET /changes?after=GENERATION&router=WHO | `Manager.changes()`, when there are any |
-| POST /adapters {"name", "path", "label"?, …} | the adapter, once it serves; 409 with the reason where it cannot. Of one that is known, what is not given stays |
+| POST /adapters {"name", "path", "label"?, …} | the adapter, once it serves; 409 with the reason where it cannot |
 | DELETE /adapters/NAME | when it is unloaded |
 | POST /reload | the lines of what was done |
 
-Who may open the socket may do everything: it belongs to the user who started the stack (mode 0600). The router,
-which lets others in, sends `x-lora-select-restricted`: then a path must lie below `engine.roots`.
+Of an adapter that is known already, the keys that a POST does not give stay as they are. Who may open the socket may
+do everything: it belongs to the user who started the stack (mode 0600). The router, which lets others in, sends
+`x-lora-select-restricted`: then a path must lie below `engine.roots`.
 """
 
 from __future__ import annotations

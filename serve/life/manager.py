@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from adapters import RESERVED, Adapter, ConfigError, Stack, label, load, split
@@ -40,6 +41,7 @@ class Manager:
     def __init__(self, stack: Stack, loader: Loader, say: Callable[[str], None]) -> None:
         self._stack, self._loader, self._say = stack, loader, say
         self._adapters = dict(stack.adapters)
+        self._words = {name: text for name in stack.adapters if (text := _words(stack, name))}
         self._entries = {name: Entry(name, part) for name, part in stack.parts.items()}
         self._engine, self._settled = 0, False  # which start of it; whether all of its adapters were tried
         self._board = Board()
@@ -93,10 +95,10 @@ class Manager:
         return {"file": str(self._stack.file.resolve()), "settled": self._settled, "adapters": entries}
 
     def changes(self, after: int, router: str) -> dict[str, Any]:
-        """What may be routed to, once it differs from that of the generation `after`, which `router` has taken in."""
+        """What may be routed to, once it differs from the generation `after`, which `router` has taken in."""
         self._board.wait_for_news(after, router)
         with self._board.reading() as generation:
-            told = report.routable(self._adapters, self._entries)
+            told = report.routable(self._adapters, self._words, self._entries)
             return {"generation": generation, "settled": self._settled, **told}
 
     # In the manager's thread only, from here on.
@@ -110,7 +112,7 @@ class Manager:
                 future.set_exception(error)
                 continue
             if isinstance(result, Future):  # it goes on elsewhere
-                result.add_done_callback(lambda _, future=future: future.set_result(None))
+                result.add_done_callback(partial(_done, future))
             else:
                 future.set_result(result)
 
@@ -144,6 +146,7 @@ class Manager:
         if name in (self._stack.base.name, *RESERVED):
             raise Refused(f'the name "{name}" is taken; choose another')
         stack = self._stack.model_copy(update={"adapters": {**self._adapters, name: adapter}})
+        words = label(stack, name).text
         parts = {part: one for part, one in stack.parts.items() if split(part)[0] == name}
         faults = []
         for part, one in parts.items():
@@ -153,7 +156,7 @@ class Manager:
                 faults.append(error)
         if not faults or name not in self._adapters:
             with self._board.changing():
-                self._adapters[name] = adapter
+                self._adapters[name], self._words[name] = adapter, words
             self._leave([entry for entry in self._parts(name) if entry.name not in parts])
         if faults:
             raise faults[0]
@@ -166,7 +169,6 @@ class Manager:
         started = time.monotonic()
         beside = [other for other, entry in self._entries.items() if other != name and entry.routable]
         try:
-            text = label(stack.expanded(), name).text
             loaded = self._loader.load(stack.expanded(), name, serving.version if serving else "", beside)
             self._drains.cancel(name, loaded.version)
             self._loader.publish(name, loaded.version)
@@ -175,7 +177,6 @@ class Manager:
             broken = Entry(name, adapter, State.BROKEN, str(error))
             self._set(replace(serving, reason=f"the update was refused: {error}") if serving else broken)
             raise
-        adapter = adapter.model_copy(update={"label": text})
         if serving and serving.version == loaded.version:
             self._set(replace(serving, adapter=adapter, reason=""))
             return
@@ -232,3 +233,15 @@ class Manager:
             f"{name}: was added at run time, and stays" for name in self._adapters if name not in stack.adapters
         ]
         return done or ["nothing differs"]
+
+
+def _done(future: Future[Any], _: Future[Any]) -> None:
+    future.set_result(None)
+
+
+def _words(stack: Stack, name: str) -> str:
+    """An adapter's label, derived where it is; "" where there is none."""
+    try:
+        return label(stack, name).text
+    except ConfigError:
+        return ""

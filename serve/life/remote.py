@@ -34,7 +34,7 @@ class RemoteEngine:
                 pass  # the router says so, where people look
             time.sleep(AGAIN_S)
 
-    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str]) -> Loaded:
+    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str]) -> Loaded:  # noqa: ARG002
         """Test what the engine serves under that name. Raises Refused where it does not, or is wrong."""
         if name not in self._api.served():
             raise Refused(

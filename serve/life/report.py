@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from adapters import Adapter, Stack, split
+from adapters import Adapter, Stack
 from serve.life.entry import Entry, State
 
 HELD = ("slot", "host", "pinned", "requests")
@@ -20,22 +20,22 @@ def listed(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
     return own | told | {"rank": entry.rank, "proof": proof} | {key: where.get(key) for key in HELD}
 
 
-def routable(adapters: Mapping[str, Adapter], entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """For routers: the keys of every adapter that may have traffic, of its versions only those; and who is awaited."""
-    told = {}
-    for name, adapter in adapters.items():
-        up = {
-            split(entry.name)[1]: entry
-            for entry in entries.values()
-            if split(entry.name)[0] == name and entry.routable
-        }
-        if up:
-            words = next(iter(up.values())).adapter.label
-            versions = {version: weight for version, weight in adapter.versions.items() if version in up}
-            one = adapter.model_copy(update={"label": words, "versions": versions})
-            told[name] = one.model_dump(mode="json", exclude_defaults=True)
+def routable(
+    adapters: Mapping[str, Adapter], words: Mapping[str, str], entries: Mapping[str, Entry]
+) -> dict[str, Any]:
+    """For routers: the keys of every adapter that has a label, and what of them may have traffic, with versions.
+
+    Adapters that are not up just now are there as well: what a classifier says of the others depends on their
+    labels, and must not change with a restart of the engine.
+    """
+    told = {
+        name: adapter.model_dump(mode="json", exclude_defaults=True) | {"label": words[name]}
+        for name, adapter in adapters.items()
+        if name in words
+    }
+    up = {entry.name: entry.version for entry in entries.values() if entry.routable}
     awaited = [name for name, entry in entries.items() if entry.state in (State.CONFIGURED, State.LOADING)]
-    return {"adapters": told, "awaited": awaited}
+    return {"adapters": told, "up": up, "awaited": awaited}
 
 
 def changed(name: str, before: Iterable[Entry], after: Iterable[Entry]) -> list[str]:

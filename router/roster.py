@@ -1,0 +1,96 @@
+"""The adapters that may be routed to just now: the manager's, or without one those of adapters.yaml."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cachetools import LRUCache
+
+from adapters import Adapter, ClassifierName, Stack, labels
+from router.classify import Relabelling
+from router.classify.scorer import Scorer
+from router.manager import Manager, ManagerError
+from router.tags import Tags
+
+AGAIN_S = 1.0
+
+Asked = tuple[bytes, tuple[str, ...]]
+"""What a decision depends on: the digest of a request's words, and the candidates."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Lineup:
+    """Adapters as they were at one moment, and what is made from them; replaced as a whole.
+
+    `up` has the version of everything that may have traffic, by the name that the engine knows it under.
+    """
+
+    stack: Stack
+    scorer: Scorer
+    up: Mapping[str, str]
+    tags: Tags
+    decided: LRUCache[Asked, Any]
+
+    @classmethod
+    def of(cls, stack: Stack, scorer: Scorer, up: Mapping[str, str]) -> Lineup:
+        """With tags and an empty memory of decisions."""
+        return cls(stack, scorer, up, Tags(stack.adapters), LRUCache(stack.router.cache_entries))
+
+
+class Roster:
+    """`lineup` is what holds now; `problem` says why nothing can be routed yet, or is empty."""
+
+    def __init__(
+        self, stack: Stack, classifiers: Mapping[ClassifierName, Relabelling], manager: Manager | None
+    ) -> None:
+        self._classifiers, self._manager = dict(classifiers), manager
+        up = {} if manager else dict.fromkeys(stack.parts, "")
+        self.lineup = Lineup.of(stack, Scorer.of(stack, classifiers), up)
+        self.problem = "the adapters are being loaded" if manager else ""
+
+    @property
+    def managed(self) -> bool:
+        """Adapters come and go; a stack without a manager has those of its file."""
+        return self._manager is not None
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Keep up with the manager until cancelled; `changed` is called after every change."""
+        generation = -1
+        while self._manager:
+            try:
+                news = await self._manager.changes(generation)
+                await self._take(news)
+                generation = news["generation"]
+                changed()
+            except Exception as error:  # whatever it is, somebody must go on looking
+                expected = isinstance(error, ManagerError)
+                log.log(logging.WARNING if expected else logging.ERROR, "no news of the adapters: %r", error)
+                await asyncio.sleep(AGAIN_S)
+
+    def close(self) -> None:
+        """End the classifiers' threads."""
+        self.lineup.scorer.close()
+
+    async def _take(self, news: Mapping[str, Any]) -> None:
+        old = self.lineup
+        adapters = {name: Adapter(**keys) for name, keys in news["adapters"].items()}
+        stack = old.stack.model_copy(update={"adapters": adapters})
+        scorer = old.scorer
+        words = {name: label.text for name, label in labels(stack).items()}
+        if words and words != {name: label.text for name, label in labels(old.stack).items()}:
+            self._classifiers = await asyncio.to_thread(self._relabelled, words)
+            scorer = Scorer.of(stack, self._classifiers)
+            # Who asked the old one has an answer, or has given up, by then.
+            asyncio.get_running_loop().call_later(2 * stack.router.classify_timeout_s, old.scorer.close)
+        self.lineup = Lineup.of(stack, scorer, news["up"])
+        awaited = ", ".join(news["awaited"]) or "the engine is not up"
+        self.problem = "" if news["settled"] else f"adapters are being loaded: {awaited}"
+
+    def _relabelled(self, words: Mapping[str, str]) -> dict[ClassifierName, Relabelling]:
+        return {name: classifier.relabelled(words) for name, classifier in self._classifiers.items()}
