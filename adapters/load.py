@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,14 @@ def load(path: str | Path) -> Stack:
         raise ConfigError(f"{file}: expected a mapping with the keys {', '.join(_keys(Stack))}")
     if "file" in data:
         raise ConfigError(_unknown(file, ("file",)))
+    # A section whose keys are all commented out reads as null: its defaults are meant.
+    return checked(file, {key: part for key, part in data.items() if part is not None})
+
+
+def checked(file: Path, parts: Mapping[str, Any]) -> Stack:
+    """The stack of these sections. Raises ConfigError in one line, as if `file` said them."""
     try:
-        # A section whose keys are all commented out reads as null: its defaults are meant.
-        return Stack(file=file, **{key: part for key, part in data.items() if part is not None})
+        return Stack(**{**parts, "file": file})
     except ValidationError as error:
         raise ConfigError(_explain(file, error)) from None
 

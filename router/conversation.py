@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -38,7 +38,7 @@ class Words:
 
     turns: tuple[str, ...]
     system: str = ""
-    opening: str = ""
+    opening: str = field(default="", compare=False)
 
     def digest(self) -> bytes:
         """16 bytes that stand for all of it."""
