@@ -176,6 +176,15 @@ def answering(*answers: bytes, then_close: bool = False) -> Play:
 # The near end.
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_what_these_tests_make_is_collected() -> Iterator[None]:
+    """Every test looks for what it left by full collections; they would walk what other files imported, too."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def open_sockets() -> int:
     count = 0
     for name in os.listdir("/proc/self/fd"):
