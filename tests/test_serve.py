@@ -53,6 +53,9 @@ def test_the_engines_command(tmp_path: Path) -> None:
 def test_the_cpu_builds_threads_and_cache(tmp_path: Path) -> None:
     command = engine_command(write_stack(tmp_path), CPU, {}, HERE, BASE | {"max_position_embeddings": 128})
     assert command.env["OMP_NUM_THREADS"] == "2"
+    own = engine_command(write_stack(tmp_path, engine={"env": {"OMP_NUM_THREADS": "1"}}), CPU, {}, HERE, BASE)
+    assert "engine: OMP_NUM_THREADS=1, not bound to cores" in own.notes
+    assert own.env["OMP_NUM_THREADS"] == "1"
     assert command.estimate is not None
     assert command.estimate.tokens == 16 * 128
     assert option(command.argv, "--kv-cache-memory-bytes") == str(command.estimate.kv)

@@ -122,8 +122,9 @@ def _environment(stack: Stack, build: Build, machine: Machine) -> tuple[dict[str
     why: list[str] = []
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if build.cpu:
-        env |= {"OMP_NUM_THREADS": str(machine.cores), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        why.append(f"engine: {machine.cores} threads, not bound to cores")
+        threads = stack.engine.env.get("OMP_NUM_THREADS", str(machine.cores))
+        env |= {"OMP_NUM_THREADS": threads, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        why.append(f"engine: OMP_NUM_THREADS={threads}, not bound to cores")
     references = [stack.base_ref(), *(stack.adapter_ref(name) for name in stack.adapters)]
     if all(reference.folder for reference in references):
         env["HF_HUB_OFFLINE"] = "1"
