@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tests.servers import free_port
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / ".demo"
 START_LIMIT_S = 180
+ADMIN_KEY = "the tests' own"
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Running:
     stack: Stack
     supervisor: subprocess.Popen[str]
     log: Path
+    run_dir: Path
+    roots: Path
 
     @cached_property
     def client(self) -> openai.OpenAI:
@@ -75,13 +79,17 @@ def wait_for(what: str, url: str, wanted: int, limit_s: float) -> None:
 def started(folder: Path) -> Iterator[Running]:
     """Up until the end of the block, and ended as a person would end it: with Ctrl-C."""
     subprocess.run([sys.executable, "-m", "demo", "build"], cwd=ROOT, check=True)
-    file = folder / "adapters.yaml"
-    file.write_text(yaml.safe_dump(moved_stack(), sort_keys=False))
-    stack, log = load(file), folder / "serve.process.log"
-    command = [sys.executable, "-m", "serve", "--config", str(file), "--run-dir", str(ROOT / ".run" / "test")]
+    file, roots, run_dir = folder / "adapters.yaml", folder / "roots", ROOT / ".run" / "test"
+    roots.mkdir()
+    data = moved_stack()
+    data["engine"]["roots"] = [str(roots)]
+    data["router"]["admin_key"] = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    stack, log = load(file), folder / "serve.log"
+    command = [sys.executable, "-m", "serve", "--config", str(file), "--run-dir", str(run_dir)]
     with log.open("w") as out:
         supervisor = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)
-    up = Running(stack, supervisor, log)
+    up = Running(stack, supervisor, log, run_dir, roots)
     try:
         deadline = time.monotonic() + START_LIMIT_S
         while status(f"{stack.router_url}/ready") != 200:

@@ -121,9 +121,7 @@ def test_no_request_fails_or_is_answered_by_others_through_20_changes(
             began = time.monotonic()
             if weights:
                 replace_files(guest, DEMO / "adapters" / weights)
-                status, answer = admin(
-                    running, "POST", body={"name": "guest", "path": str(guest), "label": GUEST}
-                )
+                status, answer = admin(running, "POST", body={"name": "guest", "path": str(guest), "label": GUEST})
             else:
                 status, answer = admin(running, "DELETE", "/guest")
             assert status == 200, answer
@@ -235,9 +233,7 @@ def test_a_refused_update_leaves_what_serves(running: Running, guest: Path) -> N
 def test_a_wish_that_makes_no_sense_is_one_clear_line(
     running: Running, guest: Path, body: dict[str, str], status: int, said: str
 ) -> None:
-    got, answer = admin(
-        running, "POST", body={key: value.format(guest=guest) for key, value in body.items()}
-    )
+    got, answer = admin(running, "POST", body={key: value.format(guest=guest) for key, value in body.items()})
     assert (got, said in answer["error"]["message"]) == (status, True), answer
     assert "\n" not in answer["error"]["message"]
     assert state(running, "guest") is None
@@ -290,7 +286,7 @@ def test_versions_share_conversations_by_weight_and_keep_them(running: Running, 
 def serve(running: Running, *words: str) -> subprocess.CompletedProcess[str]:
     """`python -m serve …` for the stack that runs."""
     command = [sys.executable, "-m", "serve", *words, "--run-dir", str(running.run_dir)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_adapters_from_the_command_line(running: Running, guest: Path) -> None:
@@ -341,6 +337,9 @@ def test_an_edited_file_is_applied_as_a_difference(running: Running, guest: Path
 
 def test_nobody_answers_where_no_stack_runs(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "serve", "list", "--run-dir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "serve", "list", "--run-dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, "start one with python -m serve" in done.stderr) == (1, True)

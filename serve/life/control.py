@@ -8,8 +8,8 @@
 | DELETE /adapters/NAME | when it is unloaded |
 | POST /reload | the lines of what was done |
 
-Of an adapter that is known already, the keys that a POST does not give stay as they are. Who may open the socket may
-do everything: it belongs to the user who started the stack (mode 0600). The router, which lets others in, sends
+Of an adapter that is known already, the keys that a POST does not give stay as they are. Who may open the socket
+may do everything: it belongs to the user who started the stack (mode 0600). The router, which lets others in, sends
 `x-lora-select-restricted`: then a path must lie below `engine.roots`.
 """
 
