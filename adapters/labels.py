@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from adapters.schema import ConfigError, Ref, Stack
+from adapters.schema import ConfigError, Ref, Stack, path_key, split
 
 MANIFEST, CARD = "manifest.json", "README.md"
 
@@ -47,20 +47,29 @@ def labels(stack: Stack) -> dict[str, Label]:
 def label(stack: Stack, name: str) -> Label:
     """An adapter's label: its own, or else from its manifest, its README's front matter, or its dataset's name.
 
+    One with versions is looked for in its path first, then in each version; that label is every version's.
     Raises ConfigError when none of them says what the adapter is about.
     """
     given = stack.adapters[name].label
     if given is not None:
         return Label(given, "adapters.yaml")
-    reference = stack.adapter_ref(name)
-    versions = stack.model_copy(update={"adapters": {name: stack.adapters[name]}}).expanded()
-    places = [reference, *(versions.adapter_ref(part) for part in versions.adapters if part != name)]
-    found = next((found for place in places for found in _read(_files_of(place))), None)
-    if found is None:
-        place = reference.folder or f"{reference.name} (as far as the hub's cache on this machine holds it)"
-        key = f"adapters.{name}.label"
-        raise stack.error(key, f"missing, and neither {MANIFEST} nor {CARD} in {place} says what it is about")
-    return found
+    looked = []
+    for place in _places(stack, name):
+        if found := next(_read(_files_of(place)), None):
+            return found
+        looked.append(str(place.folder or f"{place} (as far as the hub's cache on this machine holds it)"))
+    there = ", ".join(looked)
+    key = f"adapters.{split(name)[0]}.label"
+    raise stack.error(key, f"missing, and neither {MANIFEST} nor {CARD} in {there} says what it is about")
+
+
+def _places(stack: Stack, name: str) -> Iterator[Ref]:
+    """What an adapter's versions are in, and then each of them: the same whether the stack is expanded or not."""
+    adapter, version = split(name)
+    path = stack.adapters[name].path
+    yield stack.ref(path[: -len(f"@{version}")] if version else path, path_key(adapter))
+    versions = stack.expanded()
+    yield from (versions.adapter_ref(part) for part in versions.adapters if part.startswith(f"{adapter}@"))
 
 
 def _read(file: Callable[[str], Path | None]) -> Iterator[Label]:

@@ -30,6 +30,12 @@ AUTO = "auto"
 RESERVED = (AUTO, "lag")
 """Model names with a meaning of their own: no base and no adapter may take them."""
 
+LOCAL = (".", "/", "~")
+"""A path that begins so is a folder, whether it is there or not."""
+
+HUB_ID = re.compile(r"(?!.*\.\.)([\w.-]+/[\w.-]+)(?:@(\w[\w./-]*))?")
+"""owner/name, perhaps @revision, which names a file of the hub's cache: so never one of another folder."""
+
 ADMIN = "admin"
 """Whom `router.admin_key` belongs to."""
 
@@ -52,7 +58,7 @@ class Ref(Part):
     revision: str | None = None
 
     def __str__(self) -> str:
-        return str(self.folder or self.name)
+        return str(self.folder or "@".join(filter(None, (self.name, self.revision))))
 
 
 class Base(Part):
@@ -261,9 +267,8 @@ class Stack(Part):
         parts = {}
         for name, adapter in self.adapters.items():
             for version in adapter.versions:
-                there = f"{adapter.path}/{version}"
-                path = there if self.below(adapter.path).is_dir() else f"{adapter.path}@{version}"
-                parts[f"{name}@{version}"] = adapter.model_copy(update={"path": path, "versions": {}})
+                own = {"path": self._version_path(adapter.path, version), "versions": {}}
+                parts[f"{name}@{version}"] = adapter.model_copy(update=own)
             if not adapter.versions:
                 parts[name] = adapter
         return parts
@@ -274,21 +279,21 @@ class Stack(Part):
 
     def base_ref(self) -> Ref:
         """The base's folder or hub id. Raises ConfigError when it can be neither."""
-        reference = self._ref(self.base.model, "base.model")
+        reference = self.ref(self.base.model, "base.model")
         if reference.revision:
             raise self.error("base.model", f"give the revision {reference.revision} as engine.args.revision")
         return reference
 
     def adapter_ref(self, name: str) -> Ref:
         """An adapter's folder or hub id. Raises ConfigError when it can be neither."""
-        return self._ref(self.adapters[name].path, path_key(name))
+        return self.ref(self.adapters[name].path, path_key(name))
 
     def allowed(self, path: str) -> None:
         """Raises ConfigError for an adapter that the admin routes may not load: outside `engine.roots`.
 
         A root is a folder, which stands for everything below it, or a hub id, which stands for itself.
         """
-        reference = self._ref(path, "path")
+        reference = self.ref(path, "path")
         for root in self.engine.roots:
             if reference.folder is None and root in (path, reference.name):
                 return
@@ -317,14 +322,22 @@ class Stack(Part):
         # Path.expanduser raises for a user who does not exist.
         return (self.file.parent / os.path.expanduser(text)).resolve()
 
-    def _ref(self, text: str, key: str) -> Ref:
+    def ref(self, text: str, key: str) -> Ref:
+        """The folder or hub id that stands under a key. Raises ConfigError when it can be neither."""
         folder = self.below(text)
         if folder.is_dir():
             return Ref(name=text, folder=folder)
-        hub_id, at, revision = text.partition("@")
-        if text.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text):
+        match = HUB_ID.fullmatch(text)
+        if text.startswith(LOCAL) or match is None:
             raise self.error(key, f"no such folder: {folder} (give a folder or a hub id, owner/name)")
-        return Ref(name=hub_id, revision=revision if at else None)
+        return Ref(name=match[1], revision=match[2])
+
+    def _version_path(self, path: str, version: str) -> str:
+        local = path.startswith(LOCAL)
+        if not local and HUB_ID.fullmatch(path) and not self.below(path).is_dir():
+            return f"{path}@{version}"
+        # "legal/v2" reads as a hub id where the folder is missing, "./legal/v2" never does.
+        return os.path.join(path if local else f"./{path}", version)
 
 
 def split(part: str) -> tuple[str, str]:
