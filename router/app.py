@@ -75,7 +75,7 @@ class App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        watching = (self._engine.watch(), self._metrics.watch(), self._roster.watch(self._engine.look))
+        watching = (self._engine.watch(), self._metrics.watch(), self._roster.watch(self._engine.refresh))
         watchers = [asyncio.create_task(one) for one in watching]
         await send({"type": "lifespan.startup.complete"})
         await receive()

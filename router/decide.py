@@ -117,7 +117,7 @@ class Decider:
         parts = self._catalog.parts(routed.decision.model)
         if not parts or routed.decision.model in parts:
             return routed
-        return replace(routed, part=pick(parts, read(body).opening))
+        return replace(routed, part=pick(parts, f"{routed.decision.model}\n{read(body).opening}"))
 
     async def _choose(self, lineup: Lineup, body: Mapping[str, Any], candidates: tuple[str, ...]) -> Routed:
         words = read(body)

@@ -38,6 +38,7 @@ class Engine:
         self._upstream = upstream
         self._up = asyncio.Event()
         self._look = asyncio.Event()
+        self._asking = asyncio.Lock()
         self.serving = Serving()
 
     async def watch(self) -> None:
@@ -45,7 +46,7 @@ class Engine:
         while True:
             self._look.clear()
             try:
-                self._set(await self._ask())
+                await self.refresh()
             except Exception as error:  # whatever it is, somebody must go on looking
                 problem = f"the router cannot tell what the engine serves: {type(error).__name__}"
                 if self.serving.problem != problem:
@@ -56,6 +57,11 @@ class Engine:
                     await self._look.wait()
             except TimeoutError:
                 continue
+
+    async def refresh(self) -> None:
+        """Look now: what is known afterwards is no older than this call."""
+        async with self._asking:
+            self._set(await self._ask())
 
     async def up(self, within_s: float) -> None:
         """Wait until the engine can be used. Raises EngineUnavailable when it takes longer."""

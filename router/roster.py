@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +59,18 @@ class Roster:
         """Adapters come and go; a stack without a manager has those of its file."""
         return self._manager is not None
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Keep up with the manager until cancelled; `changed` is called after every change."""
+    async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Keep up with the manager until cancelled; `changed` is awaited after every change.
+
+        The manager is asked again when that is done, which tells it that nobody here goes by the old state.
+        """
         generation = -1
         while self._manager:
             try:
                 news = await self._manager.changes(generation)
                 await self._take(news)
+                await changed()
                 generation = news["generation"]
-                changed()
             except Exception as error:  # whatever it is, somebody must go on looking
                 expected = isinstance(error, ManagerError)
                 log.log(logging.WARNING if expected else logging.ERROR, "no news of the adapters: %r", error)

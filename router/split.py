@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 
 def pick(weights: Mapping[str, float], conversation: str) -> str:
-    """One of `weights`, by chance, and always the same for a conversation.
+    """One of `weights`, by chance, and always the same for a `conversation` with an adapter.
 
     They share a line from 0 to 1 in their order, so that ten points of weight that move from one to the next move
     a tenth of the conversations.

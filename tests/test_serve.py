@@ -59,12 +59,12 @@ def test_the_cpu_builds_threads_and_cache(tmp_path: Path) -> None:
     assert command.estimate is not None
     assert command.estimate.tokens == 16 * 128
     assert option(command.argv, "--kv-cache-memory-bytes") == str(command.estimate.kv)
-    for own in (
+    for settings in (
         {"env": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
         {"args": {"gpu-memory-utilization": 0.5}},
         {"args": {"kv_cache_memory_bytes": "1G"}},
     ):
-        command = engine_command(write_stack(tmp_path, engine=own), CPU, {}, HERE, BASE)
+        command = engine_command(write_stack(tmp_path, engine=settings), CPU, {}, HERE, BASE)
         assert not any(note.startswith("engine: --kv-cache-memory-bytes") for note in command.notes)
 
 

@@ -9,8 +9,8 @@
 | POST /reload | the lines of what was done |
 
 Of an adapter that is known already, the keys that a POST does not give stay as they are. Who may open the socket
-may do everything: it belongs to the user who started the stack (mode 0600). The router, which lets others in, sends
-`x-lora-select-restricted`: then a path must lie below `engine.roots`.
+may do everything: it belongs to the user who started the stack (mode 0600). The router, which lets others in,
+sends `x-lora-select-restricted`: then a path must lie below `engine.roots`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
         manager = self.server.manager
         name, adapter = named_adapter(manager.known(body.get("name")) | body)
         if RESTRICTED in self.headers:
-            manager.stack.allowed(adapter.path)
+            asked = manager.stack.model_copy(update={"adapters": {name: adapter}})
+            for part in (adapter, *asked.parts.values()):
+                manager.stack.allowed(part.path)
         _waited(manager.add(name, adapter))
         listed = manager.listed()
         parts = [one for one in listed["adapters"] if split(one["name"])[0] == name]

@@ -26,7 +26,7 @@ from serve.life.entry import Entry, State
 from serve.life.loader import Loader, Refused
 
 TAKE_IN_S = 2.0
-"""For routers to hear of a removal; they wait for news all the time."""
+"""For routers to hear of a change; they wait for news all the time."""
 
 FORWARD_S = 0.25
 """For requests that a router has just decided to reach the engine."""
@@ -158,6 +158,7 @@ class Manager:
             with self._board.changing():
                 self._adapters[name], self._words[name] = adapter, words
             self._leave([entry for entry in self._parts(name) if entry.name not in parts])
+        self._board.wait_taken_in(TAKE_IN_S)
         if faults:
             raise faults[0]
 
