@@ -5,7 +5,7 @@ from adapters.fields import ClassifierName
 from adapters.labels import Label, label, labels
 from adapters.load import load, named_adapter
 from adapters.ports import check_port
-from adapters.save import drop_adapter, save_adapter
+from adapters.save import check_writable, drop_adapter, save_adapter
 from adapters.schema import (
     ADMIN,
     AUTO,
@@ -43,6 +43,7 @@ __all__ = [
     "Stack",
     "Ui",
     "check_port",
+    "check_writable",
     "drop_adapter",
     "label",
     "labels",

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-OPENED = re.compile(r"(?:[&!]\S*\s+)*\{")
+OPENED = re.compile(r"(?:(?:[&!]\S*|#[^\n]*)\s+)*\{")
 COLON = re.compile(r"[ \t]*:")
 COMMA_AFTER = re.compile(r"[ \t]*,(?:[ \t]+(?![ \t#]))?")
 COMMA_BEFORE = re.compile(r",[ \t]*\Z")
@@ -36,24 +36,20 @@ def put(text: str, path: Sequence[str], value: object, levels: int = 0) -> str:
 def remove(text: str, path: Sequence[str]) -> str:
     """The text without the key at `path`, and without the comments that belong to it.
 
-    Those are the lines directly above it that start in its column, those on its own lines, and those directly below
+    Those are the lines directly above it in its column, what stands on its own lines, and the lines directly below
     that start further right. Raises NotEditable and yaml.YAMLError.
     """
     section = _find(text, path[:-1])
     if section is None or (entry := _entry(section, path[-1])) is None:
         raise NotEditable
-    start, end = entry[0].start_mark.index, max(entry[0].end_mark.index, _end(text, entry[1]))
+    key, value = entry
+    start, end = key.start_mark.index, max(key.end_mark.index, _end(text, value))
     if section.flow_style:
-        if comma := COMMA_AFTER.match(text, end):
-            end = comma.end()
-        elif comma := COMMA_BEFORE.search(text[:start]):
-            start = comma.start()
-    line = text.rfind("\n", 0, start) + 1
-    alone = text[line:start].strip() in ("", "?") and REST.match(text, end)
-    if alone:
-        column = entry[0].start_mark.column
-        return text[: _above(text, line, column)] + text[_deeper(text, _next_line(text, end), column) :]
-    if not section.flow_style:
+        start, end = _with_comma(text, start, end)
+    line, column = text.rfind("\n", 0, start) + 1, key.start_mark.column
+    if text[line:start].strip() in ("", "?") and REST.match(text, end):
+        start, end = _above(text, line, column), _deeper(text, _next_line(text, end), column)
+    elif not section.flow_style:
         raise NotEditable
     return text[:start] + text[end:]
 
@@ -172,6 +168,14 @@ def _replace(text: str, section: Any, entry: tuple[yaml.Node, Any], value: objec
         return f"{text[: colon.end()]} {new}{text[colon.end() : first]}{text[_next_line(text, _end(text, old)) :]}"
     space = " " if start == end else ""  # a null of no letters stands at the colon
     return text[:start] + space + new + text[end:]
+
+
+def _with_comma(text: str, start: int, end: int) -> tuple[int, int]:
+    """Of the two that an entry in braces may have on its line, the one behind it, or else the one before."""
+    if comma := COMMA_AFTER.match(text, end):
+        return start, comma.end()
+    comma = COMMA_BEFORE.search(text[:start])
+    return comma.start() if comma else start, end
 
 
 def _lines(part: Mapping[str, Any], column: int, step: int, levels: int) -> Iterator[str]:

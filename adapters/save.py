@@ -39,7 +39,7 @@ def save_adapter(file: Path, name: str, adapter: Adapter) -> None:
 def drop_adapter(file: Path, name: str) -> None:
     """Remove the adapter's entry, with the comments that belong to it.
 
-    Raises ConfigError, and leaves the file alone, where it cannot be: as for the last one and one that a key names.
+    Raises ConfigError, and leaves the file alone, where it cannot be: the last one, and one that a key names.
     """
     before = load(file)
     if name not in before.adapters:

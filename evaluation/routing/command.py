@@ -11,14 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from adapters import Calibration, ClassifierName, Stack, labels, load
+from adapters import Calibration, ClassifierName, Stack, check_writable, labels, load
 from evaluation.environment import environment
 from evaluation.routing import text
 from evaluation.routing.columns import Records, columns, fitted, halves
 from evaluation.routing.judge import record, texts_of
 from evaluation.routing.report import check_folder, write
 from evaluation.routing.rows import Data, Row, load_rows
-from evaluation.routing.store import by_hand, check_writable, store
+from evaluation.routing.store import by_hand, store
 from router.classify import load_classifiers
 
 NAMED_PROBLEMS = 20
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     stack = with_classifiers(load(arguments.config), arguments.classifier)
     check_folder(arguments.out)
     if arguments.fit:
-        check_writable(stack.file)
+        check_writable(stack.file, "--fit stores what it finds there")
     data = load_rows(arguments.data, stack)
     _name_problems(data)
     fitting, shown = halves(data.rows) if arguments.fit else ([], data.rows)
