@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from adapters import ConfigError, drop_adapter, named_adapter, save_adapter, socket_file
+from adapters import ConfigError, check_writable, drop_adapter, named_adapter, save_adapter, socket_file
 from serve.life.control import ControlError, Manage
 
 COLUMNS = ("name", "state", "version", "rank", "slot", "requests", "reason")
@@ -42,6 +42,7 @@ def _add(manage: Manage, told: argparse.Namespace) -> None:
         folder = Path(told.path).expanduser()
         wish["path"] = str(folder.resolve()) if folder.is_dir() else told.path
     wish |= {key: value for key in GIVEN if (value := getattr(told, key))}
+    _writable(manage, told)
     answer = manage.call("POST", "/adapters", wish)
     print(_table(answer["adapters"]))
     if told.save:
@@ -52,6 +53,7 @@ def _add(manage: Manage, told: argparse.Namespace) -> None:
 
 
 def _remove(manage: Manage, told: argparse.Namespace) -> None:
+    _writable(manage, told)
     answer = manage.call("DELETE", f"/adapters/{quote(told.name, safe='')}")
     print(f"{told.name}: removed")
     if told.save:
@@ -100,6 +102,12 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
         each.add_argument("--save", action="store_true", help="write it into adapters.yaml, too")
     commands.add_parser("reload", parents=[common], help="apply what was edited in adapters.yaml")
     return parser.parse_args(arguments)
+
+
+def _writable(manage: Manage, told: argparse.Namespace) -> None:
+    """Before the work rather than after it."""
+    if told.save:
+        check_writable(Path(manage.call("GET", "/adapters")["file"]), "--save stores it there")
 
 
 class _Pairs(argparse.Action):
