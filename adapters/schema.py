@@ -72,6 +72,7 @@ class Engine(Part):
     url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
     max_loras: Annotated[int, Field(ge=1)] | None = None
     liveness_s: Seconds = 120
+    compare_peft: bool = False
     roots: tuple[str, ...] = ()
     args: Annotated[Mapping[str, Scalar | list[Scalar] | dict[str, Any] | None], Filled] = {}
     env: Annotated[Mapping[str, str], Filled] = {}

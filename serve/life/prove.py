@@ -1,18 +1,21 @@
 """The self-test of an adapter on the running engine, before traffic may go there (issue 4).
 
 Silent faults are what it is for: an adapter that does nothing, a base that an adapter pollutes, an adapter that
-changes when others share its batch. Each is a comparison of log-probabilities, teacher-forced over probe prompts
-and then over the tokens of a short greedy answer.
+changes when others share its batch, or that answers from the cache of other weights (vllm#42125). Each is a
+comparison of log-probabilities, teacher-forced over probe prompts and then over a short greedy answer's tokens.
+What the engine does wrong and always alike, only a `reference` shows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
-from serve.life.api import EngineApi, EngineError
+from serve.life.answers import Answer, apart, ask
+from serve.life.api import EngineApi
+from serve.life.reference import NoReference, Reference
 
 PROBES = (
     "Question: What should I know about this before I decide?\nAnswer:",
@@ -20,7 +23,9 @@ PROBES = (
     "1, 2, 3 and 4 are followed by",
     "Please explain in two sentences how it works and when it does not, beginning with the second part.",
 )
-ANSWER_TOKENS = 8
+LONG_TOKENS = 144
+"""Of the probe that asks the prefix cache, which keeps whole blocks: 16 tokens on a GPU, 128 on a CPU."""
+
 MOST_BESIDE = 2
 """Other adapters that share the mixed batch."""
 
@@ -31,75 +36,85 @@ EXACT_NATS, ROUNDED_NATS = 1e-3, 0.25
 """How far an answer may move with its batch: in float32, and in 16 bits, where the sums of another batch shape
 round otherwise. A polluted base is nats away."""
 
-
-@dataclass(frozen=True)
-class Answer:
-    """Of one probe: its tokens, and each one's log-probability (the prompt's first has none)."""
-
-    tokens: tuple[str, ...]
-    logprobs: tuple[float, ...]
-
-    def gap(self, other: Answer) -> float:
-        """Largest difference in nats, over the tokens that both have in common from the start."""
-        pairs = zip(self.tokens, other.tokens, self.logprobs, other.logprobs, strict=False)
-        largest = 0.0
-        for mine, its, here, there in pairs:
-            if mine != its:
-                break
-            largest = max(largest, abs(here - there))
-        return largest
+REFERENCE_NATS = 1.0
+"""How far 16 bits may be from a reference in 32. On the demo, bfloat16 is 0.12 away at most, a scaling that is a
+quarter off 2.3, another adapter 7."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a self-test found, in nats; `problem` is empty for an adapter that may have traffic."""
+    """What a self-test found, in nats; `problem` is empty for an adapter that may have traffic.
+
+    Of the adapter: how far it `differs` from the base; how far its answers move in a `mixed` batch and with the
+    prefix cache (`cached`), and are from a `reference`, if there was one. `base_mixed`: how far the base's move.
+    """
 
     differs: float
     mixed: float
     base_mixed: float
+    cached: float = 0.0
+    reference: float | None = None
     problem: str = ""
 
 
-def prove(engine: EngineApi, base: str, adapter: str, beside: Sequence[str], exact: bool) -> Proof:
+def prove(
+    engine: EngineApi,
+    base: str,
+    adapter: str,
+    beside: Sequence[str],
+    exact: bool,
+    reference: Reference | None = None,
+) -> Proof:
     """Ask alone, then all at once. Raises EngineError when the engine fails meanwhile.
 
     `beside` names other adapters that are up; `exact` says that the engine computes in float32.
     """
-    base_alone = [ask(engine, base, probe) for probe in PROBES]
-    alone = [ask(engine, adapter, probe) for probe in PROBES]
+    base_alone = [ask(engine, base, [probe])[0] for probe in PROBES]
+    alone = [ask(engine, adapter, [probe])[0] for probe in PROBES]
     models = (base, adapter, *beside[:MOST_BESIDE])
-    jobs = [(model, probe) for probe in PROBES for model in models]
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        together = list(pool.map(lambda job: ask(engine, *job), jobs))
-    base_mixed, mixed = together[:: len(models)], together[1 :: len(models)]
-    proof = Proof(_furthest(alone, base_alone), _furthest(alone, mixed), _furthest(base_alone, base_mixed))
-    return Proof(proof.differs, proof.mixed, proof.base_mixed, _problem(proof, exact))
+    with ThreadPoolExecutor(len(models)) as pool:
+        base_mixed, mixed, *_ = pool.map(lambda model: ask(engine, model, PROBES), models)
+    proof = Proof(
+        differs=_furthest(alone, base_alone),
+        mixed=_furthest(alone, mixed),
+        base_mixed=_furthest(base_alone, base_mixed),
+        cached=_cached(engine, base, adapter, alone),
+    )
+    if problem := _problem(proof, EXACT_NATS if exact else ROUNDED_NATS):
+        return replace(proof, problem=problem)
+    return proof if reference is None else _referred(proof, reference, alone, exact)
 
 
-def ask(engine: EngineApi, model: str, prompt: str) -> Answer:
-    """Log-probabilities of the prompt's tokens and of a short greedy answer's."""
-    body = {
-        "model": model, "prompt": prompt, "max_tokens": ANSWER_TOKENS, "temperature": 0,
-        "prompt_logprobs": 0, "logprobs": 0, "ignore_eos": True,
-    }  # fmt: skip
+def _cached(engine: EngineApi, base: str, adapter: str, alone: Sequence[Answer]) -> float:
+    """How far an answer whose prompt may lie in the prefix cache is from one that is computed anew.
+
+    An earlier self-test under that name has left the same prompt there, and the base's is there since just now.
+    """
+    words = [token for answer in alone for token in answer.asked]
+    long = [list(islice(cycle(words), LONG_TOKENS))]
+    ask(engine, base, long)
+    return _furthest(ask(engine, adapter, long, cached=True), ask(engine, adapter, long))
+
+
+def _referred(proof: Proof, reference: Reference, alone: Sequence[Answer], exact: bool) -> Proof:
     try:
-        choice = engine.call("POST", "/v1/completions", body)["choices"][0]
-        read = [next(iter(each.items())) for each in choice["prompt_logprobs"] if each]
-        tokens = [token for token, _ in read] + list(choice["logprobs"]["tokens"])
-        logprobs = [entry["logprob"] for _, entry in read] + list(choice["logprobs"]["token_logprobs"])
-    except (KeyError, IndexError, TypeError, StopIteration) as error:
-        raise EngineError(0, f"the engine answers completions without log-probabilities ({error!r})") from None
-    if not all(map(math.isfinite, logprobs)):
-        raise EngineError(0, f"{model} answers with log-probabilities that are no numbers")
-    return Answer(tuple(tokens), tuple(logprobs))
+        theirs = reference([answer.tokens for answer in alone])
+    except NoReference as error:
+        return replace(proof, problem=str(error))
+    pairs = zip(alone, theirs, strict=True)
+    gap = max(max(map(apart, answer.logprobs, own)) for answer, own in pairs)
+    allowed = EXACT_NATS if exact else REFERENCE_NATS
+    if gap <= allowed:  # a NaN is not
+        return replace(proof, reference=gap)
+    problem = f"its answers are {gap:.3g} nats (at most {allowed:g}) from those of transformers and PEFT"
+    return replace(proof, reference=gap, problem=problem)
 
 
 def _furthest(some: Sequence[Answer], others: Sequence[Answer]) -> float:
     return max(one.gap(other) for one, other in zip(some, others, strict=True))
 
 
-def _problem(proof: Proof, exact: bool) -> str:
-    allowed = EXACT_NATS if exact else ROUNDED_NATS
+def _problem(proof: Proof, allowed: float) -> str:
     if proof.base_mixed > allowed:
         return (
             f"beside it the base's own answers change by {proof.base_mixed:.3g} nats (at most {allowed:g}): "
@@ -109,4 +124,9 @@ def _problem(proof: Proof, exact: bool) -> str:
         return "it does nothing: its answers are the base's on every probe"
     if proof.mixed > allowed:
         return f"its answers change by {proof.mixed:.3g} nats (at most {allowed:g}) when others share its batch"
+    if proof.cached > allowed:
+        return (
+            f"its answers change by {proof.cached:.3g} nats (at most {allowed:g}) with the prefix cache, which "
+            "holds what other weights computed: load it under another name and path"
+        )
     return ""
