@@ -7,7 +7,7 @@ update is to load a second adapter and move the name: requests under way keep th
 
 | route | does |
 |---|---|
-| GET /lora_select/adapters | all adapters with slot, host memory, pin and requests under way; all names |
+| GET /lora_select/adapters | adapters with slot, host memory, pin and requests under way; names; what is free |
 | PUT /lora_select/adapters/ADAPTER {"path"} | load; 400 with vLLM's reason where it refuses |
 | DELETE /lora_select/adapters/ADAPTER | unload: slot and host memory; 409 while it is named, or answering |
 | POST /lora_select/adapters/ADAPTER/pin | keep it in its slot |
@@ -153,7 +153,9 @@ class Adapters:
             "adapters": adapters,
             "names": names,
             "slots": len(at["slots"]),
+            "slots_free": at["slots"].count(None),
             "host_capacity": at["host_capacity"],
+            "host_free": at["host_capacity"] - len(at["host"]),
         }
 
     async def load(self, adapter: str, path: str) -> None:
