@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def guest(running: Running) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DEMO / "adapters" / "medical", folder)
     yield folder
-    if state(running, "guest"):
+    if any(one["name"].startswith("guest") for one in admin(running, "GET")[1]["adapters"]):
         assert admin(running, "DELETE", "/guest")[0] == 200
 
 
@@ -150,7 +151,7 @@ def test_a_stream_ends_with_the_weights_that_it_began_with(running: Running, gue
     def stream(model: str) -> Iterator[str]:
         extra = {"ignore_eos": True}
         for event in running.client.completions.create(
-            model=model, prompt=PROMPT, max_tokens=400, temperature=0, stream=True, extra_body=extra
+            model=model, prompt=PROMPT, max_tokens=200, temperature=0, stream=True, extra_body=extra
         ):
             yield event.choices[0].text
 
@@ -243,7 +244,10 @@ def test_only_the_admin_key_opens_the_routes(running: Running) -> None:
     url = f"{running.stack.router_url}/admin/adapters"
     assert [ask(method, url)[0] for method in ("GET", "POST")] == [401, 401]
     assert ask("DELETE", f"{url}/legal", authorization="Bearer other")[0] == 403
-    assert admin(running, "DELETE", "/nobody") == (409, pytest.approx(admin(running, "DELETE", "/nobody")[1]))
+    status, answer = admin(running, "DELETE", "/nobody")
+    assert (status, answer["error"]["message"]) == (
+        404, 'there is no adapter "nobody"; there are legal, medical, finance',
+    )  # fmt: skip
 
 
 # --- versions, metrics ------------------------------------------------------------------------------------------
@@ -270,11 +274,11 @@ def test_versions_share_conversations_by_weight_and_keep_them(running: Running, 
         assert len(versions) == 1
         given[number] = versions.pop()
     assert set(given.values()) == {"v1", "v2"}
-    url = f"{running.stack.router_url}/metrics"
-    import urllib.request
-
-    asked = urllib.request.Request(url, headers={"authorization": f"Bearer {ADMIN_KEY}"})
-    page = urllib.request.urlopen(asked).read().decode()
+    asked = urllib.request.Request(
+        f"{running.stack.router_url}/metrics", headers={"authorization": f"Bearer {ADMIN_KEY}"}
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        page = answer.read().decode()
     assert 'lora_select_versions_total{adapter="guest",version="v1"}' in page
     assert 'lora_select_adapter_resident{adapter="guest@v2",place="host"} 1.0' in page
     assert "guest" in running.client.models.list().model_dump_json()

@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from adapters import RESTRICTED, ConfigError, named_adapter, split
 from serve.life.api import EngineError
-from serve.life.loader import Refused
+from serve.life.loader import Refused, Unknown
 from serve.life.manager import Manager
 
 LARGEST = 1 << 20
@@ -142,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
             said = work()
         except ControlError as error:
             status, said = error.status, {"error": str(error)}
+        except Unknown as error:
+            status, said = 404, {"error": str(error)}
         except (Refused, EngineError) as error:
             status, said = 409, {"error": str(error)}
         except (ConfigError, KeyError, ValueError) as error:

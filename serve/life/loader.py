@@ -14,6 +14,10 @@ class Refused(Exception):
     """Why an adapter cannot be loaded, in one line."""
 
 
+class Unknown(Refused):
+    """There is no adapter of that name."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """`version` is in the engine and may be published; `proof` is None where nothing was loaded anew, or where

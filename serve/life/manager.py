@@ -23,7 +23,7 @@ from serve.life.api import EngineError
 from serve.life.board import Board
 from serve.life.drain import Drains
 from serve.life.entry import Entry, State
-from serve.life.loader import Loader, Refused
+from serve.life.loader import Loader, Refused, Unknown
 
 TAKE_IN_S = 2.0
 """For routers to hear of a change; they wait for news all the time."""
@@ -73,7 +73,7 @@ class Manager:
         return self._do(lambda: self._add(name, adapter))
 
     def remove(self, name: str) -> Future[None]:
-        """Stop routing, drain, unload. The future is set when it is unloaded; it fails with Refused."""
+        """Stop routing, drain, unload. The future is set when it is unloaded; it fails with Unknown."""
         return self._do(lambda: self._remove(name))
 
     def reload(self) -> Future[list[str]]:
@@ -189,7 +189,7 @@ class Manager:
 
     def _remove(self, name: str) -> Future[None]:
         if name not in self._adapters:
-            raise Refused(f'there is no adapter "{name}"; there are {", ".join(self._adapters) or "none"}')
+            raise Unknown(f'there is no adapter "{name}"; there are {", ".join(self._adapters) or "none"}')
         with self._board.changing():
             del self._adapters[name]
         return self._leave(self._parts(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from adapters import Stack
 from serve.life.api import EngineApi, EngineError
 from serve.life.loader import Loaded, Refused
 from serve.life.prove import prove
+from serve.life.reference import peft
 from serve.life.versions import forget, snapshot
 from serve.lint.check import lint_adapter
 
@@ -42,7 +44,8 @@ class OwnEngine:
         try:
             self._api.publish(copy.name, copy.name)  # a name that only the self-test knows
             exact = stack.engine_args.get("dtype") in ("float", "float32")
-            proof = prove(self._api, stack.base.name, copy.name, beside, exact)
+            judge = partial(peft, str(stack.base_ref()), str(copy)) if stack.engine.compare_peft else None
+            proof = prove(self._api, stack.base.name, copy.name, beside, exact, judge)
             self._api.withdraw(copy.name)
             if proof.problem:
                 raise Refused(proof.problem)
