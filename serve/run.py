@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 from adapters import ConfigError, Stack, socket_file
@@ -31,12 +32,17 @@ def run(
 
     Raises ConfigError where something else runs in the folder or on a port, StartError where a process does not.
     """
+
+    def quiet(line: str) -> None:
+        with suppress(OSError):  # a terminal that is gone is no adapter's fault
+            say(line)
+
     loader: Loader = RemoteEngine(stack)
     if planned.engine:
         loader = OwnEngine(stack, run_dir, planned.engine.room.rank)
     with hold(run_dir) as lock:
         check_ports(stack)
-        manager = Manager(stack, loader, say)
+        manager = Manager(stack, loader, quiet)
         try:
             control = Control(socket_file(run_dir), manager)
         except OSError as error:
@@ -53,7 +59,7 @@ def run(
                 manager.engine_lost()
 
         def reload() -> None:
-            manager.reload().add_done_callback(lambda done: _tell(done, say))
+            manager.reload().add_done_callback(lambda done: _tell(done, quiet))
 
         try:
             services = Supervisor(

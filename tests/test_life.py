@@ -22,7 +22,10 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
+from adapters import load
 from demo.samples import SAMPLES
+from serve.life.manager import Manager
+from serve.life.remote import RemoteEngine
 from tests.conftest import ask
 from tests.stack import ADMIN_KEY, DEMO, ROOT, Running
 
@@ -343,3 +346,29 @@ def test_nobody_answers_where_no_stack_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "serve", "list", "--run-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "start one with python -m serve" in done.stderr) == (1, True)
+
+
+# --- an engine that somebody else runs --------------------------------------------------------------------------
+
+
+def test_adapters_of_a_remote_engine_are_tested_and_left_to_their_owner(running: Running, tmp_path: Path) -> None:
+    data = yaml.safe_load(running.stack.file.read_text())
+    data["engine"] = {"url": running.stack.engine_url}
+    data["adapters"]["missing"] = {"path": "some/missing", "label": GUEST}
+    file = tmp_path / "adapters.yaml"
+    file.write_text(yaml.safe_dump(data))
+    stack, said = load(file), list[str]()
+    manager = Manager(stack, RemoteEngine(stack), said.append)
+    try:
+        manager.engine_ready().result(60)
+        listed = {one["name"]: one for one in manager.listed()["adapters"]}
+        assert {name: one["state"] for name, one in listed.items()} == dict.fromkeys(WEIGHTS, "serving") | {
+            "missing": "broken"
+        }
+        assert all(listed[name]["proof"]["differs"] > 1 for name in WEIGHTS)
+        assert "loading there is its owner's" in listed["missing"]["reason"]
+        manager.remove("legal").result(10)
+        assert "legal" not in manager.changes(-1, "test")["up"]
+        assert greedy(running, "legal")  # there it goes on
+    finally:
+        manager.close()

@@ -67,6 +67,7 @@ class Manager:
         with self._board.changing():
             self._engine += 1
             self._settled = False
+            self._entries = self._unloaded()
 
     def add(self, name: str, adapter: Adapter) -> Future[None]:
         """Add it, or update the one of that name. The future fails with one of FAULTS."""
@@ -125,12 +126,18 @@ class Manager:
         with self._board.changing():
             self._entries |= {entry.name: entry for entry in entries}
 
+    def _unloaded(self) -> dict[str, Entry]:
+        """As an engine that has just started has them; what was draining is gone with the one before."""
+        kept = [entry for entry in self._entries.values() if split(entry.name)[0] in self._adapters]
+        return {entry.name: Entry(entry.name, entry.adapter) for entry in kept}
+
     def _parts(self, name: str) -> list[Entry]:
         return [entry for entry in self._entries.values() if split(entry.name)[0] == name]
 
     def _load_all(self) -> None:
         engine = self._engine
-        self._set(*(Entry(entry.name, entry.adapter) for entry in self._entries.values()))
+        with self._board.changing():
+            self._entries = self._unloaded()
         self._loader.wait(self._stack.base.name)
         for name, adapter in tuple(self._adapters.items()):
             try:
