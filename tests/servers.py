@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 import socket
 import threading
 import time
@@ -17,12 +19,18 @@ import uvicorn
 from router.asgi import Receive, Scope, Send
 from tests import shapes
 
+PORTS = range(20_000, 32_000)
+"""Below those that Linux gives to connections: until a free one is used, nobody else is given it by chance."""
+_turns = itertools.count(os.getpid() * 1009)
+
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, each time another one."""
+    while True:
+        port = PORTS[next(_turns) % len(PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

@@ -56,11 +56,13 @@ def greedy(running: Running, model: str, question: str = PROMPT) -> str:
 
 @pytest.fixture
 def guest(running: Running) -> Iterator[Path]:
-    """A folder that admins may load from; what a test adds as `guest` is gone after it."""
+    """A folder that admins may load from; what a test adds as `guest`, to stack or file, is gone after it."""
+    before = running.stack.file.read_text()
     folder = running.roots / "guest"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DEMO / "adapters" / "medical", folder)
     yield folder
+    running.stack.file.write_text(before)
     if any(one["name"].startswith("guest") for one in admin(running, "GET")[1]["adapters"]):
         assert admin(running, "DELETE", "/guest")[0] == 200
 
@@ -308,7 +310,7 @@ def test_adapters_from_the_command_line(running: Running, guest: Path) -> None:
     saved = serve(running, "add", "guest", "--save")
     assert saved.returncode == 0, saved.stderr
     entry = yaml.safe_load(running.stack.file.read_text())["adapters"]["guest"]
-    assert entry == {"path": str(guest), "label": GUEST, "tags": {"audience": ["gardener"]}}
+    assert entry == {"path": "./roots/guest", "label": GUEST, "tags": {"audience": ["gardener"]}}
     gone = serve(running, "remove", "guest", "--save")
     assert gone.returncode == 0, gone.stderr
     assert yaml.safe_load(running.stack.file.read_text()) == yaml.safe_load(before)

@@ -33,7 +33,7 @@ ENGINE = Path(__file__).with_name("faulty_engine.py")
 HANG_S = 0.8
 
 
-def until(what: Callable[[], Any], limit_s: float = 8) -> Any:
+def until(what: Callable[[], Any], limit_s: float = 20) -> Any:
     deadline = time.monotonic() + limit_s
     while not (got := what()):
         assert time.monotonic() < deadline, "too late"
