@@ -43,7 +43,8 @@ class OwnEngine:
             self._load(copy)
         try:
             self._api.publish(copy.name, copy.name)  # a name that only the self-test knows
-            exact = stack.engine_args.get("dtype") in ("float", "float32")
+            args = stack.engine_args
+            exact = args.get("dtype") in ("float", "float32") and not args.get("quantization")
             judge = partial(peft, str(stack.base_ref()), str(copy)) if stack.engine.compare_peft else None
             proof = prove(self._api, stack.base.name, copy.name, beside, exact, judge)
             self._api.withdraw(copy.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from serve.life.answers import Answer, apart, ask
-from serve.life.api import EngineApi
+from serve.life.api import EngineApi, EngineError
 from serve.life.reference import NoReference, Reference
 
 PROBES = (
@@ -92,7 +92,12 @@ def _cached(engine: EngineApi, base: str, adapter: str, alone: Sequence[Answer])
     """
     words = [token for answer in alone for token in answer.asked]
     long = [list(islice(cycle(words), LONG_TOKENS))]
-    ask(engine, base, long)
+    try:
+        ask(engine, base, long)
+    except EngineError as error:
+        if error.status == 400:
+            return 0.0  # its requests are shorter than that
+        raise
     return _furthest(ask(engine, adapter, long, cached=True), ask(engine, adapter, long))
 
 
