@@ -97,7 +97,7 @@ class Traffic:
         while not self._stop.is_set():
             if model in self.allowed:
                 self.one(model)
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     @contextmanager
     def running(self, *models: str) -> Iterator[None]:
