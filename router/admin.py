@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -20,7 +21,7 @@ from router.metrics import CONTENT_TYPE, Metrics
 from router.watch import Watch
 
 RESIDENCY_S = 2.0
-"""For the engine to say where its adapters are; metrics do not wait longer."""
+"""For the engine to say where its adapters are; metrics do not wait longer, nor ask more often."""
 
 MOST = 1000
 RATINGS = ("up", "down")
@@ -37,6 +38,7 @@ class Admin:
         self, stack: Stack, keys: Keys, log: DecisionLog | None, manager: Manager | None, metrics: Metrics
     ) -> None:
         self._keys, self._log, self._manager, self._metrics = keys, log, manager, metrics
+        self._looked = -RESIDENCY_S
         self._body_limit, self._within_s = int(stack.router.max_body_mb * 2**20), stack.router.answer_timeout_s
 
     @property
@@ -77,8 +79,10 @@ class Admin:
 
     async def _residency(self) -> None:
         """Where adapters are, asked when somebody looks: the engine moves them by itself."""
-        if self._manager is None:
+        now = time.monotonic()
+        if self._manager is None or now - self._looked < RESIDENCY_S:
             return
+        self._looked = now
         with suppress(ApiError, TimeoutError):
             async with asyncio.timeout(RESIDENCY_S):
                 self._metrics.resident((await self._manager.adapters())["adapters"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,6 +28,8 @@ Labelled = Callable[..., Any]
 Counts = collections.Counter[tuple[Labelled, tuple[str, ...]]]
 """How much each counter, with its labels, grows: added up first, as a step of the library's costs ten of these."""
 
+PLACES = ("slot", "host", "disk")
+
 NOBODY = ""
 """The adapter's name in the metrics where a request failed before one was chosen."""
 
@@ -42,6 +44,7 @@ class Metrics:
             "lora_select_in_flight", "Requests being answered", registry=registry, multiprocess_mode="livesum"
         )
 
+        self._places = set[tuple[str, str]]()
         self._resident = Gauge(
             "lora_select_adapter_resident", "Where an adapter's weights are", ("adapter", "place"),
             registry=registry, multiprocess_mode="mostrecent",
@@ -107,15 +110,17 @@ class Metrics:
         if routed.decision.score is not None:
             self._score(name).observe(routed.decision.score)
 
-    def resident(self, adapters: Iterable[Mapping[str, Any]]) -> None:
+    def resident(self, adapters: Sequence[Mapping[str, Any]]) -> None:
         """Where each adapter of the manager's list is: in a slot of the engine, in its host memory, or on disk."""
-        self._resident.clear()
-        for adapter in adapters:
-            if adapter["version"]:
-                for place in ("slot", "host"):
-                    held = adapter[place] is not None and adapter[place] is not False
-                    self._resident.labels(adapter["name"], place).set(held)
-                self._resident.labels(adapter["name"], "disk").set(1)
+        held = {
+            (adapter["name"], place)
+            for adapter in adapters
+            for place in PLACES
+            if adapter["version"] and (place == "disk" or adapter[place] not in (None, False))
+        }
+        self._places |= {(adapter["name"], place) for adapter in adapters for place in PLACES}
+        for labels in self._places:  # what has gone is 0: of several workers, nobody forgets for the others
+            self._resident.labels(*labels).set(labels in held)
 
     async def watch(self) -> None:
         """Tell how busy this process is, where another worker may be asked for it, until cancelled."""

@@ -68,8 +68,9 @@ class Roster:
         while self._manager:
             try:
                 news = await self._manager.changes(generation)
+                await changed()  # what is told to be up, is listed before it is chosen
                 await self._take(news)
-                await changed()
+                await changed()  # and what is told as a problem, is known
                 generation = news["generation"]
             except Exception as error:  # whatever it is, somebody must go on looking
                 expected = isinstance(error, ManagerError)
@@ -84,16 +85,15 @@ class Roster:
         old = self.lineup
         adapters = {name: Adapter(**keys) for name, keys in news["adapters"].items()}
         stack = old.stack.model_copy(update={"adapters": adapters})
-        scorer = old.scorer
+        self.lineup = Lineup.of(stack, old.scorer, news["up"])  # at once; new words may take a while
+        awaited = ", ".join(news["awaited"]) or "the engine is not up"
+        self.problem = "" if news["settled"] else f"adapters are being loaded: {awaited}"
         words = {name: label.text for name, label in labels(stack).items()}
         if words and words != {name: label.text for name, label in labels(old.stack).items()}:
             self._classifiers = await asyncio.to_thread(self._relabelled, words)
-            scorer = Scorer.of(stack, self._classifiers)
+            self.lineup = Lineup.of(stack, Scorer.of(stack, self._classifiers), news["up"])
             # Who asked the old one has an answer, or has given up, by then.
             asyncio.get_running_loop().call_later(2 * stack.router.classify_timeout_s, old.scorer.close)
-        self.lineup = Lineup.of(stack, scorer, news["up"])
-        awaited = ", ".join(news["awaited"]) or "the engine is not up"
-        self.problem = "" if news["settled"] else f"adapters are being loaded: {awaited}"
 
     def _relabelled(self, words: Mapping[str, str]) -> dict[ClassifierName, Relabelling]:
         return {name: classifier.relabelled(words) for name, classifier in self._classifiers.items()}

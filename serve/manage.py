@@ -53,12 +53,12 @@ def _add(manage: Manage, told: argparse.Namespace) -> None:
 
 
 def _remove(manage: Manage, told: argparse.Namespace) -> None:
-    _writable(manage, told)
-    answer = manage.call("DELETE", f"/adapters/{quote(told.name, safe='')}")
+    if told.save:  # first: the file may have a reason to keep it
+        file = Path(manage.call("GET", "/adapters")["file"])
+        drop_adapter(file, told.name)
+        print(f"{file}: adapters.{told.name} is gone")
+    manage.call("DELETE", f"/adapters/{quote(told.name, safe='')}")
     print(f"{told.name}: removed")
-    if told.save:
-        drop_adapter(Path(answer["file"]), told.name)
-        print(f"{answer['file']}: adapters.{told.name} is gone")
 
 
 def _reload(manage: Manage, _: argparse.Namespace) -> None:

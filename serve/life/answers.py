@@ -46,6 +46,10 @@ class Answer:
         return largest
 
 
+class Untestable(EngineError):
+    """The engine tells no log-probabilities."""
+
+
 def ask(
     engine: EngineApi, model: str, prompts: Sequence[str] | Sequence[Sequence[int]], cached: bool = False
 ) -> list[Answer]:
@@ -61,11 +65,11 @@ def ask(
         choices = engine.call("POST", "/v1/completions", body)["choices"]
         answers = [_answer(choice, cached) for choice in sorted(choices, key=lambda choice: int(choice["index"]))]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise EngineError(0, f"the engine answers completions without log-probabilities ({error!r})") from None
+        raise Untestable(200, f"the engine answers completions without log-probabilities ({error!r})") from None
     if len(answers) != len(prompts):
-        raise EngineError(0, f"the engine answers {len(answers)} of {len(prompts)} prompts")
+        raise EngineError(200, f"the engine answers {len(answers)} of {len(prompts)} prompts")
     if not all(math.isfinite(each) for answer in answers for each in answer.logprobs):
-        raise EngineError(0, f"{model} answers with log-probabilities that are no numbers")
+        raise EngineError(200, f"{model} answers with log-probabilities that are no numbers")
     return answers
 
 

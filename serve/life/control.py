@@ -150,6 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, said = 400, {"error": str(error)}
         except OSError as error:
             status, said = 507, {"error": f"the adapter's files cannot be copied: {error}"}
+        except Exception as error:  # a hub's own errors, for one
+            status, said = 500, {"error": f"{type(error).__name__}: {error}"}
         data = json.dumps(said).encode()
         with suppress(OSError):  # whoever asked may have gone
             self.send_response(status)
@@ -178,13 +180,13 @@ class Manage:
         """One call's decoded answer; waits as long as the work takes."""
         connection = _UnixConnection(self._file)
         try:
-            connection.request(method, path, json.dumps(body or {}), {"content-type": "application/json"})
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, path, sent, {"content-type": "application/json"})
             answer = connection.getresponse()
             said = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ControlError(
-                0, f"no stack answers at {self._file} ({error}); start one with python -m serve"
-            ) from None
+            advice = "start one with python -m serve, or name its --run-dir"
+            raise ControlError(0, f"no stack answers at {self._file} ({error}); {advice}") from None
         finally:
             connection.close()
         if answer.status != 200:

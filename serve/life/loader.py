@@ -30,15 +30,18 @@ class Loaded:
 
 
 class Loader(Protocol):
-    """Methods raise EngineError; those on one adapter are never called concurrently."""
+    """Methods raise EngineError. `keeps`: the version before goes on where an update was refused."""
+
+    keeps: bool
 
     def wait(self, base: str) -> None:
         """Until the engine can be used."""
 
-    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str]) -> Loaded:
+    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str], proven: str) -> Loaded:
         """Load and test an adapter of `stack`, of which the version `known` ("": none) answers already.
 
-        `beside` names adapters to share a batch with. Raises Refused, and leaves nothing loaded then.
+        `proven` ("": none) is a version whose copy is taken instead of the files as they are now. `beside` names
+        adapters to share a batch with. Raises Refused, and leaves nothing loaded then.
         """
 
     def publish(self, name: str, version: str) -> None:

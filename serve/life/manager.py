@@ -7,14 +7,12 @@ drain, unload. What fails is `broken`, with the reason, and everything else serv
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from adapters import RESERVED, Adapter, ConfigError, Stack, label, load, split
@@ -23,16 +21,17 @@ from serve.life.api import EngineError
 from serve.life.board import Board
 from serve.life.drain import Drains
 from serve.life.entry import Entry, State
+from serve.life.jobs import Jobs
 from serve.life.loader import Loader, Refused, Unknown
 
 TAKE_IN_S = 2.0
 """For routers to hear of a change; they wait for news all the time."""
 
-FORWARD_S = 0.25
-"""For requests that a router has just decided to reach the engine."""
+FORWARD_S = 1.0
+"""For requests that a router has just decided: vLLM looks a name up once more when it has tokenized the prompt."""
 
-FAULTS = (Refused, EngineError, ConfigError, OSError)
-"""What makes one adapter `broken`, and nothing else."""
+MOST_DEATHS = 2
+"""Of the engine, while one adapter was loaded and tested: then the others' turn comes without it."""
 
 
 class Manager:
@@ -46,8 +45,9 @@ class Manager:
         self._engine, self._settled = 0, False  # which start of it; whether all of its adapters were tried
         self._board = Board()
         self._drains = Drains(loader, say, stack.router.answer_timeout_s)
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="manager", daemon=True).start()
+        self._proven: dict[str, str] = {}  # versions whose copies an engine that restarts is given again
+        self._deaths: Counter[str] = Counter()  # of engines, in the test of an adapter
+        self._jobs = Jobs("manager")
 
     @property
     def stack(self) -> Stack:
@@ -56,11 +56,12 @@ class Manager:
 
     def close(self) -> None:
         """Finish the job at hand and end."""
-        self._jobs.put(None)
+        self._jobs.close()
 
     def engine_ready(self) -> Future[None]:
         """The engine has (re)started and holds nothing: load everything."""
-        return self._do(self._load_all)
+        engine = self._engine
+        return self._jobs.do(lambda: self._load_all(engine))
 
     def engine_lost(self) -> None:
         """It has died: nothing is served until it is back."""
@@ -70,19 +71,19 @@ class Manager:
             self._entries = self._unloaded()
 
     def add(self, name: str, adapter: Adapter) -> Future[None]:
-        """Add it, or update the one of that name. The future fails with one of FAULTS."""
-        return self._do(lambda: self._add(name, adapter))
+        """Add it, or update the one of that name. The future fails with what stands in the way."""
+        return self._jobs.do(lambda: self._added(name, adapter))
 
     def remove(self, name: str) -> Future[None]:
         """Stop routing, drain, unload. The future is set when it is unloaded; it fails with Unknown."""
-        return self._do(lambda: self._remove(name))
+        return self._jobs.do(lambda: self._remove(name))
 
     def reload(self) -> Future[list[str]]:
         """Read the stack's file again: add, update and remove what it changes. The lines say what was done.
 
         The future fails with ConfigError, and nothing has changed then, where the file is wrong.
         """
-        return self._do(lambda: self._apply(load(self._stack.file)))
+        return self._jobs.do(lambda: self._apply(load(self._stack.file)))
 
     def known(self, name: object) -> dict[str, Any]:
         """The keys of an adapter, as adapters.yaml has them; {} where there is none of that name."""
@@ -104,24 +105,6 @@ class Manager:
 
     # In the manager's thread only, from here on.
 
-    def _work(self) -> None:
-        while job := self._jobs.get():
-            work, future = job
-            try:
-                result = work()
-            except Exception as error:  # whoever asked is told; the thread lives on
-                future.set_exception(error)
-                continue
-            if isinstance(result, Future):  # it goes on elsewhere
-                result.add_done_callback(partial(_done, future))
-            else:
-                future.set_result(result)
-
-    def _do(self, work: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._jobs.put((work, future))
-        return future
-
     def _set(self, *entries: Entry) -> None:
         with self._board.changing():
             self._entries |= {entry.name: entry for entry in entries}
@@ -132,34 +115,52 @@ class Manager:
         return {entry.name: Entry(entry.name, entry.adapter) for entry in kept}
 
     def _parts(self, name: str) -> list[Entry]:
-        return [entry for entry in self._entries.values() if split(entry.name)[0] == name]
+        return [entry for entry in tuple(self._entries.values()) if split(entry.name)[0] == name]
 
-    def _load_all(self) -> None:
-        engine = self._engine
+    def _load_all(self, engine: int) -> None:
+        """Those of `engine`, unless it has died meanwhile: then the next one's turn comes."""
+        if engine != self._engine:
+            return
         with self._board.changing():
+            self._settled = False
             self._entries = self._unloaded()
         self._loader.wait(self._stack.base.name)
         for name, adapter in tuple(self._adapters.items()):
+            if engine != self._engine:
+                return
             try:
-                self._add(name, adapter)
-            except FAULTS:
-                continue  # it is `broken` and says why
+                self._add(name, adapter, self._words.get(name), again=True)
+            except Exception as error:
+                untried = [entry for entry in self._parts(name) if entry.state is State.CONFIGURED]
+                if engine == self._engine:
+                    self._set(*(replace(one, state=State.BROKEN, reason=str(error)) for one in untried))
         with self._board.changing():
             self._settled = engine == self._engine
-        self._loader.sweep({f"{entry.name}@{entry.version}" for entry in self._entries.values()})
+        versions = self._proven | {entry.name: entry.version for entry in self._entries.values()}
+        self._loader.sweep({f"{name}@{version}" for name, version in versions.items()})
 
-    def _add(self, name: str, adapter: Adapter) -> None:
-        """Every part of it is tried. Raises the first one's fault."""
+    def _added(self, name: str, adapter: Adapter) -> None:
+        """By somebody's wish, which is a new chance."""
+        for part in self._with(name, adapter).parts:
+            if split(part)[0] == name:
+                self._deaths.pop(part, None)
+        self._add(name, adapter)
+
+    def _add(self, name: str, adapter: Adapter, words: str | None = None, again: bool = False) -> None:
+        """Every part of it is tried. Raises the first one's fault.
+
+        `words` is its label, where it is known. `again`: with the files that were proven before, if any.
+        """
         if name in (self._stack.base.name, *RESERVED):
             raise Refused(f'the name "{name}" is taken; choose another')
-        stack = self._stack.model_copy(update={"adapters": {**self._adapters, name: adapter}})
-        words = label(stack, name).text
+        stack = self._with(name, adapter)
+        words = words or label(stack, name).text
         parts = {part: one for part, one in stack.parts.items() if split(part)[0] == name}
         faults = []
         for part, one in parts.items():
             try:
-                self._bring_up(stack, part, one)
-            except FAULTS as error:
+                self._bring_up(stack, part, one, self._proven.get(part, "") if again else "")
+            except Exception as error:  # whatever it is, it is this adapter's alone
                 faults.append(error)
         if not faults or name not in self._adapters:
             with self._board.changing():
@@ -169,18 +170,29 @@ class Manager:
         if faults:
             raise faults[0]
 
-    def _bring_up(self, stack: Stack, name: str, adapter: Adapter) -> None:
+    def _with(self, name: str, adapter: Adapter) -> Stack:
+        return self._stack.model_copy(update={"adapters": {**self._adapters, name: adapter}})
+
+    def _bring_up(self, stack: Stack, name: str, adapter: Adapter, proven: str) -> None:
         """A new adapter, or a new version of one that serves until the new one is proven."""
         old = self._entries.get(name)
         serving = old if old and old.routable else None
         self._set(replace(serving, state=State.LOADING) if serving else Entry(name, adapter, State.LOADING))
         started = time.monotonic()
-        beside = [other for other, entry in self._entries.items() if other != name and entry.routable]
+        entries = tuple(self._entries.values())
+        beside = [entry.name for entry in entries if entry.name != name and entry.routable]
         try:
-            loaded = self._loader.load(stack.expanded(), name, serving.version if serving else "", beside)
-            self._drains.cancel(name, loaded.version)
-            self._loader.publish(name, loaded.version)
-        except FAULTS as error:
+            if self._deaths[name] >= MOST_DEATHS:
+                raise Refused(
+                    f"{MOST_DEATHS} times the engine died in its test; python -m serve add {name} tries again"
+                )
+            loaded = self._loader.load(stack.expanded(), name, serving.version if serving else "", beside, proven)
+            if not (serving and serving.version == loaded.version):
+                self._drains.cancel(name, loaded.version)
+                self._loader.publish(name, loaded.version)
+        except Exception as error:
+            self._deaths[name] += isinstance(error, EngineError) and error.status == 0
+            serving = serving if self._loader.keeps else None
             self._say(f"{name}: {'the update was refused' if serving else 'broken'}: {error}")
             broken = Entry(name, adapter, State.BROKEN, str(error))
             self._set(replace(serving, reason=f"the update was refused: {error}") if serving else broken)
@@ -189,6 +201,8 @@ class Manager:
             self._set(replace(serving, adapter=adapter, reason=""))
             return
         self._set(Entry(name, adapter, State.SERVING, loaded.note, loaded.version, loaded.rank, loaded.proof))
+        self._proven[name] = loaded.version
+        self._deaths.pop(name, None)
         gap = f", {loaded.proof.differs:.3g} nats from the base" if loaded.proof else ""
         self._say(f"{name}: serving version {loaded.version} after {time.monotonic() - started:.1f} s{gap}")
         if serving:
@@ -204,6 +218,8 @@ class Manager:
     def _leave(self, entries: Iterable[Entry]) -> Future[None]:
         """Routers forget them, then the engine does, and what they still answer ends."""
         leaving = [replace(entry, state=State.DRAINING) for entry in entries]
+        for entry in leaving:
+            self._proven.pop(entry.name, None)
         self._set(*leaving)
         loaded = [(entry.name, entry.version) for entry in leaving if entry.version]
         if loaded:
@@ -214,17 +230,21 @@ class Manager:
                 self._loader.withdraw(name)
 
         def gone() -> None:
-            for entry in leaving:
-                if self._entries.get(entry.name) is entry:  # it may be back by now
-                    with self._board.changing():
-                        del self._entries[entry.name]
-                    self._say(f"{entry.name}: removed")
+            with self._board.changing():
+                left = [
+                    entry.name for entry in leaving if self._entries.get(entry.name) is entry
+                ]  # others are back
+                for name in left:
+                    del self._entries[name]
+            for name in left:
+                self._say(f"{name}: removed")
 
         return self._drains.start(loaded, gone)
 
     def _apply(self, stack: Stack) -> list[str]:
         """What an edited file changes. What was added at run time and never stood in it stays."""
-        before, self._stack = self._stack, stack
+        before = self._stack
+        self._stack = before.model_copy(update={"adapters": stack.adapters})
         done = report.restarts(before, stack)
         for name in [name for name in before.adapters if name not in stack.adapters and name in self._adapters]:
             self._remove(name)
@@ -232,8 +252,8 @@ class Manager:
         for name, adapter in stack.adapters.items():
             known = self._parts(name)
             try:
-                self._add(name, adapter)
-            except FAULTS as error:
+                self._added(name, adapter)
+            except Exception as error:
                 done.append(f"{name}: refused: {error}")
             else:
                 done += report.changed(name, known, self._parts(name))
@@ -241,10 +261,6 @@ class Manager:
             f"{name}: was added at run time, and stays" for name in self._adapters if name not in stack.adapters
         ]
         return done or ["nothing differs"]
-
-
-def _done(future: Future[Any], _: Future[Any]) -> None:
-    future.set_result(None)
 
 
 def _words(stack: Stack, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from adapters import Stack
 from serve.life.api import EngineApi, EngineError
 from serve.life.loader import Loaded, Refused
-from serve.life.prove import prove
+from serve.life.prove import Proof, prove
 from serve.life.reference import peft
 from serve.life.versions import forget, snapshot
 from serve.lint.check import lint_adapter
@@ -20,19 +21,26 @@ from serve.lint.check import lint_adapter
 class OwnEngine:
     """The Loader of an engine with `vllm_plugin`."""
 
+    keeps = True
+
     def __init__(self, stack: Stack, run_dir: Path, rank_limit: int) -> None:
         """`rank_limit` is the engine's --max-lora-rank."""
         self._copies, self._rank_limit = run_dir / "adapters", rank_limit
         self._api = EngineApi(stack.engine_url)
+        self._longest_s = stack.router.answer_timeout_s
+        self._left: dict[Path, float] = {}  # copies of what was unloaded, and since when
         self._files = threading.Lock()  # an adapter may come back while its last drain ends
 
     def wait(self, base: str) -> None:
         """The supervisor has waited for it."""
 
-    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str]) -> Loaded:
+    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str], proven: str) -> Loaded:
         """Copy, lint, load and test it. Raises OSError, too, where it cannot be copied."""
         with self._files:
-            copy = snapshot(stack.adapter_ref(name), name, self._copies)
+            copy = self._copies / f"{name}@{proven}"
+            if not (proven and copy.is_dir()):
+                copy = snapshot(stack.adapter_ref(name), name, self._copies)
+            self._left.pop(copy, None)
             version = copy.name.rpartition("@")[2]
             if version == known:
                 return Loaded(version)
@@ -41,33 +49,32 @@ class OwnEngine:
                 forget(copy)
                 raise Refused("; ".join(errors))
             self._load(copy)
-        try:
-            self._api.publish(copy.name, copy.name)  # a name that only the self-test knows
-            args = stack.engine_args
-            exact = args.get("dtype") in ("float", "float32") and not args.get("quantization")
-            judge = partial(peft, str(stack.base_ref()), str(copy)) if stack.engine.compare_peft else None
-            proof = prove(self._api, stack.base.name, copy.name, beside, exact, judge)
-            self._api.withdraw(copy.name)
-            if proof.problem:
-                raise Refused(proof.problem)
-        except (Refused, EngineError):
-            self._undo(copy.name)
-            raise
+        proof = self._tested(stack, copy, beside)
         return Loaded(version, rank, proof)
 
     def publish(self, name: str, version: str) -> None:
         """From now on `name` is answered by that version."""
         self._api.publish(name, f"{name}@{version}")
+        self._api.withdraw(f"{name}@{version}")
 
     def withdraw(self, name: str) -> None:
         """From now on `name` is unknown to the engine."""
         self._api.withdraw(name)
 
     def unload(self, name: str, version: str) -> None:
-        """Free slot, host memory and disk. Raises EngineError, with status 409 while it answers somebody."""
+        """Free slot and host memory, and disk a while later. Raises EngineError, with status 409 while it answers.
+
+        A request that got the name long ago and was not counted yet would load it again: without its files, that
+        ends the engine (vllm/v1/engine/core.py).
+        """
         with self._files:
             self._api.unload(f"{name}@{version}")
-            forget(self._copies / f"{name}@{version}")
+            now = time.monotonic()
+            self._left[self._copies / f"{name}@{version}"] = now
+            for copy, since in tuple(self._left.items()):
+                if now - since > self._longest_s:
+                    forget(copy)
+                    del self._left[copy]
 
     def held(self) -> dict[str, Any]:
         """Where each NAME@VERSION is: slot, host memory, pin, requests under way; {} while the engine is away."""
@@ -83,12 +90,27 @@ class OwnEngine:
                 forget(copy)
 
     def _load(self, copy: Path) -> None:
+        """With a name that only the self-test knows, which keeps it from being unloaded meanwhile."""
         try:
             self._api.load(copy.name, str(copy))
         except EngineError as error:
             if error.status != 409:  # loaded already: it is still draining, and comes back
                 forget(copy)
                 raise
+        self._api.publish(copy.name, copy.name)
+
+    def _tested(self, stack: Stack, copy: Path, beside: Sequence[str]) -> Proof:
+        args = stack.engine_args
+        exact = args.get("dtype") in ("float", "float32") and not args.get("quantization")
+        judge = partial(peft, str(stack.base_ref()), str(copy)) if stack.engine.compare_peft else None
+        try:
+            proof = prove(self._api, stack.base.name, copy.name, beside, exact, judge)
+            if proof.problem:
+                raise Refused(proof.problem)
+        except (Refused, EngineError):
+            self._undo(copy.name)
+            raise
+        return proof
 
     def _undo(self, adapter: str) -> None:
         """Of a load; an engine that is dead has undone it already."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapters import Stack
+from serve.life.answers import Untestable
 from serve.life.api import EngineApi, EngineError
 from serve.life.loader import Loaded, Refused
 from serve.life.prove import prove
@@ -19,6 +20,8 @@ AGAIN_S = 1.0
 
 class RemoteEngine:
     """Loads and unloads nothing: HTTP from another machine does not allow it, and the files are not here."""
+
+    keeps = False
 
     def __init__(self, stack: Stack) -> None:
         self._url = stack.engine_url
@@ -34,7 +37,7 @@ class RemoteEngine:
                 pass  # the router says so, where people look
             time.sleep(AGAIN_S)
 
-    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str]) -> Loaded:  # noqa: ARG002
+    def load(self, stack: Stack, name: str, known: str, beside: Sequence[str], proven: str) -> Loaded:  # noqa: ARG002
         """Test what the engine serves under that name. Raises Refused where it does not, or is wrong."""
         if name not in self._api.served():
             raise Refused(
@@ -43,7 +46,7 @@ class RemoteEngine:
             )
         try:
             proof = prove(self._api, stack.base.name, name, beside, exact=False)
-        except EngineError as error:
+        except Untestable as error:
             return Loaded(VERSION, note=f"not tested: {error}")
         if proof.problem:
             raise Refused(proof.problem)
