@@ -24,7 +24,7 @@ from serve.life.entry import Entry, State
 from serve.life.jobs import Jobs
 from serve.life.loader import Loader, Refused, Unknown
 
-TAKE_IN_S = 2.0
+TAKE_IN_S = 5.0
 """For routers to hear of a change; they wait for news all the time."""
 
 FORWARD_S = 1.0
