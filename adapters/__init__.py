@@ -6,23 +6,8 @@ from adapters.labels import Label, label, labels
 from adapters.load import load, named_adapter
 from adapters.ports import check_port
 from adapters.save import check_writable, drop_adapter, save_adapter
-from adapters.schema import (
-    ADMIN,
-    AUTO,
-    RESERVED,
-    Adapter,
-    Base,
-    Calibration,
-    ConfigError,
-    Engine,
-    Key,
-    Ref,
-    Router,
-    Stack,
-    Ui,
-    path_key,
-    split,
-)
+from adapters.schema import AUTO, RESERVED, ConfigError, Ref, Stack, path_key, split
+from adapters.sections import ADMIN, Adapter, Base, Calibration, Engine, Key, Router, Ui
 
 __all__ = [
     "ADMIN",

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapters.fields import Name
-from adapters.schema import Adapter, ConfigError, Stack
+from adapters.schema import ConfigError, Stack
+from adapters.sections import Adapter
 
 Model = type[BaseModel]
 

@@ -14,7 +14,8 @@ import yaml
 
 from adapters.edit import NotEditable, one_line, put, remove
 from adapters.load import checked, load
-from adapters.schema import Adapter, ConfigError, Stack
+from adapters.schema import ConfigError, Stack
+from adapters.sections import Adapter
 
 
 def save_adapter(file: Path, name: str, adapter: Adapter) -> None:
