@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -31,14 +31,10 @@ LEAST = 0.01
 
 @dataclass(frozen=True)
 class Words:
-    """The user's turns, oldest first, each clipped, MAX_TURNS newest ones; () when there is no text.
-
-    `opening` is the conversation's first turn: as long as it goes on, it begins with the same words.
-    """
+    """The user's turns, oldest first, each clipped, MAX_TURNS newest ones; () when there is no text."""
 
     turns: tuple[str, ...]
     system: str = ""
-    opening: str = field(default="", compare=False)
 
     def digest(self) -> bytes:
         """16 bytes that stand for all of it."""
@@ -64,21 +60,29 @@ class Combined:
 
 def read(body: Mapping[str, Any]) -> Words:
     """From a request of any of the served kinds; never raises, whatever the body holds."""
-    messages, given = body.get("messages"), body.get("input")
-    if isinstance(messages, list):
-        turns, system = _conversation(messages)
-    elif isinstance(given, list) and any(isinstance(item, dict) for item in given):
-        turns, system = _conversation(given)
-    else:
-        # A batch of prompts is answered by one model: the first speaks for all. Token ids say nothing here.
-        texts = (_first_text(body.get(key)) for key in ("prompt", "input", "text"))
-        turns, system = [next((text for text in texts if text), "")], []
+    turns, system = _said(body)
     newest = islice((text for turn in reversed(turns) if (text := _clip(_text(turn)))), MAX_TURNS)
-    opening = next((text for turn in turns if (text := _clip(_text(turn)))), "")
     above = [
         text for part in (body.get("system"), body.get("instructions"), *system) if part and (text := _text(part))
     ]
-    return Words(tuple(newest)[::-1], _clip("\n".join(above)) if above else "", opening)
+    return Words(tuple(newest)[::-1], _clip("\n".join(above)) if above else "")
+
+
+def opening(body: Mapping[str, Any]) -> str:
+    """The user's first words: the same as long as a conversation goes on."""
+    return next((text for turn in _said(body)[0] if (text := _clip(_text(turn)))), "")
+
+
+def _said(body: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """What the user and what the system says, not read yet."""
+    messages, given = body.get("messages"), body.get("input")
+    if isinstance(messages, list):
+        return _conversation(messages)
+    if isinstance(given, list) and any(isinstance(item, dict) for item in given):
+        return _conversation(given)
+    # A batch of prompts is answered by one model: the first speaks for all. Token ids say nothing here.
+    texts = (_first_text(body.get(key)) for key in ("prompt", "input", "text"))
+    return [next((text for text in texts if text), "")], []
 
 
 def combine(

@@ -18,7 +18,7 @@ from router.catalog import Catalog
 from router.choose import Decision, Reason
 from router.classify.batcher import ClassifierError
 from router.classify.scorer import Judged, Scorer
-from router.conversation import Rules, Words, conclude, read
+from router.conversation import Rules, Words, conclude, opening, read
 from router.errors import BadRequest
 from router.roster import Lineup, Roster
 from router.split import pick
@@ -117,7 +117,7 @@ class Decider:
         parts = self._catalog.parts(routed.decision.model)
         if not parts or routed.decision.model in parts:
             return routed
-        return replace(routed, part=pick(parts, f"{routed.decision.model}\n{read(body).opening}"))
+        return replace(routed, part=pick(parts, f"{routed.decision.model}\n{opening(body)}"))
 
     async def _choose(self, lineup: Lineup, body: Mapping[str, Any], candidates: tuple[str, ...]) -> Routed:
         words = read(body)

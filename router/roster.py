@@ -54,11 +54,6 @@ class Roster:
         self.lineup = Lineup.of(stack, Scorer.of(stack, classifiers), up)
         self.problem = "the adapters are being loaded" if manager else ""
 
-    @property
-    def managed(self) -> bool:
-        """Adapters come and go; a stack without a manager has those of its file."""
-        return self._manager is not None
-
     async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Keep up with the manager until cancelled; `changed` is awaited after every change.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adapters import ConfigError, Stack, load
 from serve import init, manage
+from serve.life.control import ControlError
 from serve.process.supervisor import StartError
 from serve.run import ENGINE, run
 from serve.stack import Plan, check_ports, plan
@@ -32,7 +33,7 @@ init, list, add, remove and reload have a --help of their own"""
 
 
 def main() -> int:
-    """Exit codes: 0 fine, 1 a process could not start, 2 the stack cannot work as written."""
+    """Exit codes: 0 fine, 1 a process did not start, or the stack that runs refuses, 2 what is asked is wrong."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         if command == "init":
@@ -54,7 +55,7 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except StartError as error:
+    except (StartError, ControlError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from adapters import ConfigError, check_writable, drop_adapter, named_adapter, save_adapter, socket_file
-from serve.life.control import ControlError, Manage
+from adapters import check_writable, drop_adapter, named_adapter, save_adapter, socket_file
+from serve.life.control import Manage
 
 COLUMNS = ("name", "state", "version", "rank", "slot", "requests", "reason")
 GIVEN = ("label", "system_prompt", "allow_pickle", "sampling", "tags", "versions")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit codes: 0 done, 1 refused by the stack that runs, or none runs, 2 a wish that makes no sense."""
+    """0 when it is done.
+
+    Raises ControlError where the stack that runs refuses, or none runs; ConfigError for a wish that is wrong.
+    """
     told = _arguments(arguments)
-    try:
-        COMMANDS[told.command](Manage(socket_file(told.run_dir)), told)
-    except ControlError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    COMMANDS[told.command](Manage(socket_file(told.run_dir)), told)
     return 0
 
 

@@ -61,6 +61,7 @@ class FakeEngine:
     then waits until the client goes where `stall` is set. For every model but the base: "fail" answers 500, "gone"
     404, "drop" closes the connection without a word, "event" begins a stream with an error event.
     `echo`: what the model says, instead of "hello" or of the words of a stream, of which there are `words`.
+    `looks` counts how often it was asked for its models.
     """
 
     models: list[str]
@@ -68,6 +69,7 @@ class FakeEngine:
     seen: list[dict[str, Any]] = field(default_factory=list)
     seen_headers: list[dict[str, str]] = field(default_factory=list)
     seen_paths: list[str] = field(default_factory=list)
+    looks: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +80,7 @@ class FakeEngine:
         if scope["path"] == "/health":
             await _json(send, 200 if self.healthy else 500, {})
         elif scope["path"] == "/v1/models":
+            self.looks += 1
             await _json(
                 send,
                 200,

@@ -14,6 +14,7 @@ import pytest
 
 from adapters import Adapter, load
 from router.app import create_app
+from router.cache import ResponseCache
 from router.classify import load_classifiers
 from router.endpoints import ENDPOINTS, filled
 from router.life import Life
@@ -462,6 +463,12 @@ def test_an_error_amid_other_events_is_counted_and_not_kept(caching: Wire) -> No
         assert (said, headers["x-lora-select-cache"]) == (GOOD + GOOD + ERROR + DONE, "miss")
     time.sleep(0.1)
     assert 'lora_select_errors_total{adapter="legal",code="engine_error"} 2.0' in metrics(caching)
+
+
+def test_new_weights_under_an_old_name_answer_for_themselves() -> None:
+    cache, body = ResponseCache(1, 60), {"model": "legal", "temperature": 0}
+    keys = {cache.key(ENDPOINTS["/v1/chat/completions"], body, False, version) for version in ("1f2e", "3d4c")}
+    assert len(keys) == 2
 
 
 def test_the_cache_is_bounded_by_bytes(caching: Wire) -> None:

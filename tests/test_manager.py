@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ class Scripted:
         self.busy = threading.Event()  # set: whatever is unloaded still answers somebody
         self.kept: set[str] = set()
 
-    def wait(self, base: str) -> None:
-        pass
+    up_now = True
+
+    def up(self, _: str) -> bool:
+        return self.up_now
 
     def load(self, _: Stack, name: str, known: str, __: Sequence[str], proven: str) -> Loaded:
         self.faults.get(name, lambda: None)()
@@ -129,6 +132,19 @@ def test_a_start_of_an_engine_that_has_died_meanwhile_is_overlooked(manager: Man
     stale.result(10)
     assert not settled(manager)
     manager.engine_ready().result(10)
+    assert states(manager) == dict.fromkeys((*LABELS, "guest"), "serving")
+
+
+def test_nobody_waits_for_an_engine_that_somebody_else_has_not_started(manager: Manager, engine: Scripted) -> None:
+    engine.up_now = False
+    manager.engine_ready().result(10)
+    assert not settled(manager)
+    manager.add("guest", GUEST).result(10)
+    engine.up_now = True
+    deadline = time.monotonic() + 10
+    while not settled(manager):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert states(manager) == dict.fromkeys((*LABELS, "guest"), "serving")
 
 

@@ -144,6 +144,14 @@ def test_versions_are_one_model_to_clients(up: Managed) -> None:
     }
 
 
+def test_an_engine_that_does_not_know_a_name_is_asked_what_it_knows(up: Managed) -> None:
+    before = up.engine.looks
+    for _ in range(6):
+        assert up.post(body=chat(LEGAL, model="legal", test="gone"))[0] == 404
+        time.sleep(0.05)
+    assert up.engine.looks >= before + 3  # without a reason, once a second
+
+
 def test_a_manager_that_is_gone_changes_nothing_for_clients(up: Managed) -> None:
     up.control.close()
     status, answer = up.admin("GET")

@@ -167,6 +167,7 @@ def test_an_engine_whose_http_answers_while_its_core_does_not_hangs(engine: Engi
         engine.restarted()
 
     engine.run(task)
+    assert engine.events == ["ready engine", "death engine", "ready engine"]
 
 
 def test_a_busy_engine_does_not_hang(engine: Engine) -> None:
@@ -219,6 +220,7 @@ def test_out_of_memory_at_a_later_start_is_tried_again(engine: Engine) -> None:
         engine.restarted()
 
     engine.run(task)
+    assert engine.events == ["ready engine", "death engine", "death engine", "ready engine"]
 
 
 def test_a_port_that_another_took_meanwhile_is_waited_for(engine: Engine) -> None:
@@ -233,6 +235,7 @@ def test_a_port_that_another_took_meanwhile_is_waited_for(engine: Engine) -> Non
         engine.restarted()
 
     engine.run(task)
+    assert (engine.events[0], engine.events[-1]) == ("ready engine", "ready engine")
 
 
 def bound(sock: socket.socket, port: int) -> bool:

@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         if prefix != "/adapters":
             return _unknown(self.path)
         _waited(self.server.manager.remove(unquote(name)))
-        return {"file": self.server.manager.listed()["file"], "removed": unquote(name)}
+        return {"removed": unquote(name)}
 
     def _body(self) -> dict[str, Any]:
         length = int(self.headers.get("content-length") or 0)

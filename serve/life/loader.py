@@ -34,8 +34,8 @@ class Loader(Protocol):
 
     keeps: bool
 
-    def wait(self, base: str) -> None:
-        """Until the engine can be used."""
+    def up(self, base: str) -> bool:
+        """Whether the engine can be used."""
 
     def load(self, stack: Stack, name: str, known: str, beside: Sequence[str], proven: str) -> Loaded:
         """Load and test an adapter of `stack`, of which the version `known` ("": none) answers already.

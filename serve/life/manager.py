@@ -7,6 +7,7 @@ drain, unload. What fails is `broken`, with the reason, and everything else serv
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -23,12 +24,16 @@ from serve.life.drain import Drains
 from serve.life.entry import Entry, State
 from serve.life.jobs import Jobs
 from serve.life.loader import Loader, Refused, Unknown
+from serve.life.table import Table
 
 TAKE_IN_S = 5.0
 """For routers to hear of a change; they wait for news all the time."""
 
 FORWARD_S = 1.0
 """For requests that a router has just decided: vLLM looks a name up once more when it has tokenized the prompt."""
+
+AGAIN_S = 1.0
+"""Between two looks at an engine that somebody else runs, and that is not up."""
 
 MOST_DEATHS = 2
 """Of the engine, while one adapter was loaded and tested: then the others' turn comes without it."""
@@ -41,9 +46,9 @@ class Manager:
         self._stack, self._loader, self._say = stack, loader, say
         self._adapters = dict(stack.adapters)
         self._words = {name: text for name in stack.adapters if (text := _words(stack, name))}
-        self._entries = {name: Entry(name, part) for name, part in stack.parts.items()}
-        self._engine, self._settled = 0, False  # which start of it; whether all of its adapters were tried
         self._board = Board()
+        self._table = Table(self._board, (Entry(name, part) for name, part in stack.parts.items()))
+        self._engine, self._settled = 0, False  # which start of it; whether all of its adapters were tried
         self._drains = Drains(loader, say, stack.router.answer_timeout_s)
         self._proven: dict[str, str] = {}  # versions whose copies an engine that restarts is given again
         self._deaths: Counter[str] = Counter()  # of engines, in the test of an adapter
@@ -68,7 +73,7 @@ class Manager:
         with self._board.changing():
             self._engine += 1
             self._settled = False
-            self._entries = self._unloaded()
+        self._table.start_over(self._adapters)
 
     def add(self, name: str, adapter: Adapter) -> Future[None]:
         """Add it, or update the one of that name. The future fails with what stands in the way."""
@@ -93,50 +98,42 @@ class Manager:
     def listed(self) -> dict[str, Any]:
         """All adapters, as JSON, with where their weights are as far as the engine says."""
         held = self._loader.held()
-        entries = [report.listed(entry, held) for entry in tuple(self._entries.values())]
+        entries = [report.listed(entry, held) for entry in self._table.all()]
         return {"file": str(self._stack.file.resolve()), "settled": self._settled, "adapters": entries}
 
     def changes(self, after: int, router: str) -> dict[str, Any]:
         """What may be routed to, once it differs from the generation `after`, which `router` has taken in."""
         self._board.wait_for_news(after, router)
         with self._board.reading() as generation:
-            told = report.routable(self._adapters, self._words, self._entries)
+            told = report.routable(self._adapters, self._words, self._table.all())
             return {"generation": generation, "settled": self._settled, **told}
 
     # In the manager's thread only, from here on.
-
-    def _set(self, *entries: Entry) -> None:
-        with self._board.changing():
-            self._entries |= {entry.name: entry for entry in entries}
-
-    def _unloaded(self) -> dict[str, Entry]:
-        """As an engine that has just started has them; what was draining is gone with the one before."""
-        kept = [entry for entry in self._entries.values() if split(entry.name)[0] in self._adapters]
-        return {entry.name: Entry(entry.name, entry.adapter) for entry in kept}
-
-    def _parts(self, name: str) -> list[Entry]:
-        return [entry for entry in tuple(self._entries.values()) if split(entry.name)[0] == name]
 
     def _load_all(self, engine: int) -> None:
         """Those of `engine`, unless it has died meanwhile: then the next one's turn comes."""
         if engine != self._engine:
             return
+        if not self._loader.up(self._stack.base.name):
+            later = threading.Timer(AGAIN_S, lambda: self._jobs.do(lambda: self._load_all(engine)))
+            later.daemon = True
+            later.start()
+            return
         with self._board.changing():
             self._settled = False
-            self._entries = self._unloaded()
-        self._loader.wait(self._stack.base.name)
+        self._table.start_over(self._adapters)
         for name, adapter in tuple(self._adapters.items()):
             if engine != self._engine:
                 return
             try:
                 self._add(name, adapter, self._words.get(name), again=True)
             except Exception as error:
-                untried = [entry for entry in self._parts(name) if entry.state is State.CONFIGURED]
+                untried = [entry for entry in self._table.of(name) if entry.state is State.CONFIGURED]
                 if engine == self._engine:
-                    self._set(*(replace(one, state=State.BROKEN, reason=str(error)) for one in untried))
+                    self._table.set(*(replace(one, state=State.BROKEN, reason=str(error)) for one in untried))
         with self._board.changing():
             self._settled = engine == self._engine
-        versions = self._proven | {entry.name: entry.version for entry in self._entries.values()}
+        versions = self._proven | {entry.name: entry.version for entry in self._table.all()}
         self._loader.sweep({f"{name}@{version}" for name, version in versions.items()})
 
     def _added(self, name: str, adapter: Adapter) -> None:
@@ -165,7 +162,7 @@ class Manager:
         if not faults or name not in self._adapters:
             with self._board.changing():
                 self._adapters[name], self._words[name] = adapter, words
-            self._leave([entry for entry in self._parts(name) if entry.name not in parts])
+            self._leave([entry for entry in self._table.of(name) if entry.name not in parts])
         self._board.wait_taken_in(TAKE_IN_S)
         if faults:
             raise faults[0]
@@ -175,17 +172,15 @@ class Manager:
 
     def _bring_up(self, stack: Stack, name: str, adapter: Adapter, proven: str) -> None:
         """A new adapter, or a new version of one that serves until the new one is proven."""
-        old = self._entries.get(name)
+        old = self._table.get(name)
         serving = old if old and old.routable else None
-        self._set(replace(serving, state=State.LOADING) if serving else Entry(name, adapter, State.LOADING))
+        self._table.set(replace(serving, state=State.LOADING) if serving else Entry(name, adapter, State.LOADING))
         started = time.monotonic()
-        entries = tuple(self._entries.values())
-        beside = [entry.name for entry in entries if entry.name != name and entry.routable]
+        beside = [entry.name for entry in self._table.all() if entry.name != name and entry.routable]
         try:
             if self._deaths[name] >= MOST_DEATHS:
-                raise Refused(
-                    f"{MOST_DEATHS} times the engine died in its test; python -m serve add {name} tries again"
-                )
+                advice = f"python -m serve add {split(name)[0]} tries again"
+                raise Refused(f"the engine died {MOST_DEATHS} times in its test; {advice}")
             loaded = self._loader.load(stack.expanded(), name, serving.version if serving else "", beside, proven)
             if not (serving and serving.version == loaded.version):
                 self._drains.cancel(name, loaded.version)
@@ -195,12 +190,14 @@ class Manager:
             serving = serving if self._loader.keeps else None
             self._say(f"{name}: {'the update was refused' if serving else 'broken'}: {error}")
             broken = Entry(name, adapter, State.BROKEN, str(error))
-            self._set(replace(serving, reason=f"the update was refused: {error}") if serving else broken)
+            self._table.set(replace(serving, reason=f"the update was refused: {error}") if serving else broken)
             raise
         if serving and serving.version == loaded.version:
-            self._set(replace(serving, adapter=adapter, reason=""))
+            self._table.set(replace(serving, adapter=adapter, reason=""))
             return
-        self._set(Entry(name, adapter, State.SERVING, loaded.note, loaded.version, loaded.rank, loaded.proof))
+        self._table.set(
+            Entry(name, adapter, State.SERVING, loaded.note, loaded.version, loaded.rank, loaded.proof)
+        )
         self._proven[name] = loaded.version
         self._deaths.pop(name, None)
         gap = f", {loaded.proof.differs:.3g} nats from the base" if loaded.proof else ""
@@ -213,14 +210,14 @@ class Manager:
             raise Unknown(f'there is no adapter "{name}"; there are {", ".join(self._adapters) or "none"}')
         with self._board.changing():
             del self._adapters[name]
-        return self._leave(self._parts(name))
+        return self._leave(self._table.of(name))
 
     def _leave(self, entries: Iterable[Entry]) -> Future[None]:
         """Routers forget them, then the engine does, and what they still answer ends."""
         leaving = [replace(entry, state=State.DRAINING) for entry in entries]
         for entry in leaving:
             self._proven.pop(entry.name, None)
-        self._set(*leaving)
+        self._table.set(*leaving)
         loaded = [(entry.name, entry.version) for entry in leaving if entry.version]
         if loaded:
             self._board.wait_taken_in(TAKE_IN_S)
@@ -230,13 +227,7 @@ class Manager:
                 self._loader.withdraw(name)
 
         def gone() -> None:
-            with self._board.changing():
-                left = [
-                    entry.name for entry in leaving if self._entries.get(entry.name) is entry
-                ]  # others are back
-                for name in left:
-                    del self._entries[name]
-            for name in left:
+            for name in self._table.drop(leaving):
                 self._say(f"{name}: removed")
 
         return self._drains.start(loaded, gone)
@@ -250,13 +241,13 @@ class Manager:
             self._remove(name)
             done.append(f"{name}: removed")
         for name, adapter in stack.adapters.items():
-            known = self._parts(name)
+            known = self._table.of(name)
             try:
                 self._added(name, adapter)
             except Exception as error:
                 done.append(f"{name}: refused: {error}")
             else:
-                done += report.changed(name, known, self._parts(name))
+                done += report.changed(name, known, self._table.of(name))
         done += [
             f"{name}: was added at run time, and stays" for name in self._adapters if name not in stack.adapters
         ]

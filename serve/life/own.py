@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ class OwnEngine:
         self._left: dict[Path, float] = {}  # copies of what was unloaded, and since when
         self._files = threading.Lock()  # an adapter may come back while its last drain ends
 
-    def wait(self, base: str) -> None:
+    def up(self, base: str) -> bool:  # noqa: ARG002
         """The supervisor has waited for it."""
+        return True
 
     def load(self, stack: Stack, name: str, known: str, beside: Sequence[str], proven: str) -> Loaded:
         """Copy, lint, load and test it. Raises OSError, too, where it cannot be copied."""
@@ -114,10 +116,11 @@ class OwnEngine:
 
     def _undo(self, adapter: str) -> None:
         """Of a load; an engine that is dead has undone it already."""
-        undo: Callable[[str], None]
-        for undo in (self._api.withdraw, self._api.unload):
-            try:
-                undo(adapter)
-            except EngineError:
-                continue
+        with suppress(EngineError):
+            self._api.withdraw(adapter)
+        try:
+            self._api.unload(adapter)
+        except EngineError as error:
+            if error.status == 409:  # it came back while it drained, and still answers: its drain ends it
+                return
         forget(self._copies / adapter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from serve.life.prove import prove
 VERSION = "remote"
 """Of all of them: what the files are, their own machine knows."""
 
-AGAIN_S = 1.0
-
 
 class RemoteEngine:
     """Loads and unloads nothing: HTTP from another machine does not allow it, and the files are not here."""
@@ -27,15 +24,12 @@ class RemoteEngine:
         self._url = stack.engine_url
         self._api = EngineApi(self._url)
 
-    def wait(self, base: str) -> None:
-        """Until it serves the base."""
-        while True:
-            try:
-                if base in self._api.served():
-                    return
-            except EngineError:
-                pass  # the router says so, where people look
-            time.sleep(AGAIN_S)
+    def up(self, base: str) -> bool:
+        """Whether it serves the base."""
+        try:
+            return base in self._api.served()
+        except EngineError:
+            return False  # the router says so, where people look
 
     def load(self, stack: Stack, name: str, known: str, beside: Sequence[str], proven: str) -> Loaded:  # noqa: ARG002
         """Test what the engine serves under that name. Raises Refused where it does not, or is wrong."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adapters import Adapter, Stack
@@ -21,7 +21,7 @@ def listed(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def routable(
-    adapters: Mapping[str, Adapter], words: Mapping[str, str], entries: Mapping[str, Entry]
+    adapters: Mapping[str, Adapter], words: Mapping[str, str], entries: Sequence[Entry]
 ) -> dict[str, Any]:
     """For routers: the keys of every adapter that has a label, and what of them may have traffic, with versions.
 
@@ -33,8 +33,8 @@ def routable(
         for name, adapter in adapters.items()
         if name in words
     }
-    up = {entry.name: entry.version for entry in entries.values() if entry.routable}
-    awaited = [name for name, entry in entries.items() if entry.state in (State.CONFIGURED, State.LOADING)]
+    up = {entry.name: entry.version for entry in entries if entry.routable}
+    awaited = [entry.name for entry in entries if entry.state in (State.CONFIGURED, State.LOADING)]
     return {"adapters": told, "up": up, "awaited": awaited}
 
 

@@ -12,8 +12,9 @@ import shutil
 from pathlib import Path
 
 from adapters import Ref
+from serve.lint.files import CONFIG, PICKLES, WEIGHTS
 
-FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+FILES = (CONFIG, WEIGHTS, *PICKLES)
 DIGITS = 8
 CHUNK = 1 << 20
 
