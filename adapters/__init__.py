@@ -6,12 +6,13 @@ from adapters.labels import Label, label, labels
 from adapters.load import load, named_adapter
 from adapters.ports import check_port
 from adapters.save import check_writable, drop_adapter, save_adapter
-from adapters.schema import AUTO, RESERVED, ConfigError, Ref, Stack, path_key, split
-from adapters.sections import ADMIN, Adapter, Base, Calibration, Engine, Key, Router, Ui
+from adapters.schema import AUTO, BASE, RESERVED, ConfigError, Ref, Stack, path_key, split
+from adapters.sections import ADMIN, Adapter, Base, Calibration, Engine, Key, Lag, Router, Ui
 
 __all__ = [
     "ADMIN",
     "AUTO",
+    "BASE",
     "MANAGER",
     "RESERVED",
     "RESTRICTED",
@@ -23,6 +24,7 @@ __all__ = [
     "Engine",
     "Key",
     "Label",
+    "Lag",
     "Ref",
     "Router",
     "Stack",

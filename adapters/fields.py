@@ -15,7 +15,7 @@ Name = Annotated[str, Field(pattern=NAME)]
 Scalar = str | int | float | bool
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-ClassifierName = Literal["embedding", "nli", "scoring"]
+ClassifierName = Literal["embedding", "nli", "scoring", "spectral"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

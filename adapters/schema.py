@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os.path
 import re
+from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from adapters.fields import Name
-from adapters.sections import Adapter, Base, Engine, Part, Router, Ui
+from adapters.sections import Adapter, Base, Engine, Lag, Part, Router, Ui
 
-AUTO = "auto"
-RESERVED = (AUTO, "lag")
+AUTO, LAG = "auto", "lag"
+RESERVED = (AUTO, LAG)
 """Model names with a meaning of their own: no base and no adapter may take them."""
+
+BASE = "base"
+"""What `router.unsure` calls the base."""
 
 LOCAL = (".", "/", "~")
 """A path that begins so is a folder, whether it is there or not."""
@@ -40,6 +44,11 @@ class Ref(Part):
         return str(self.folder or "@".join(filter(None, (self.name, self.revision))))
 
 
+def _named(value: object) -> object:
+    """`lag: {library: …}` is the one model `lag`; several have a name each."""
+    return {LAG: value} if isinstance(value, Mapping) and set(value) & set(Lag.model_fields) else value
+
+
 class Stack(Part):
     """One base, its adapters and the three processes around them, as adapters.yaml says."""
 
@@ -49,6 +58,7 @@ class Stack(Part):
     router: Router = Router()
     ui: Ui = Ui()
     adapters: Mapping[Name, Adapter] = Field(min_length=1)
+    lag: Annotated[Mapping[Name, Lag], BeforeValidator(_named)] = {}
 
     @model_validator(mode="after")
     def _names_differ(self) -> Stack:
@@ -57,6 +67,29 @@ class Stack(Part):
                 raise ValueError(f'the name "{name}" is reserved; choose another')
         if self.base.name in self.adapters:
             raise ValueError(f'the base and an adapter are both named "{self.base.name}"')
+        for name in self.lag:
+            if name in (AUTO, self.base.name, *self.adapters):
+                raise ValueError(f'lag.{name}: the name "{name}" is taken; choose another')
+        return self
+
+    @model_validator(mode="after")
+    def _libraries_fit(self) -> Stack:
+        for name, lag in self.lag.items():
+            libraries = lag.members(self.adapters)
+            seen = Counter(member for members in libraries.values() for member in members)
+            for library, members in libraries.items():
+                if missing := [member for member in members if member not in self.adapters]:
+                    there = ", ".join(self.adapters)
+                    raise ValueError(f'lag.{name}.{library}: no adapter "{missing[0]}"; there are {there}')
+                if len(members) < 2:
+                    raise ValueError(f"lag.{name}.{library}: a library of {len(members)}; it takes two adapters")
+                if lag.k and lag.k > len(members):
+                    raise ValueError(f"lag.{name}.k: {lag.k} of a library of {len(members)}; at most that many")
+            if twice := [member for member, times in seen.items() if times > 1]:
+                raise ValueError(f"lag.{name}: {twice[0]} stands twice; an adapter is in one library, once")
+        if self.router.unsure not in (BASE, *self.lag):
+            there = ", ".join((BASE, *self.lag))
+            raise ValueError(f'router.unsure: no model "{self.router.unsure}" under lag; valid here: {there}')
         return self
 
     @model_validator(mode="after")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -42,11 +42,39 @@ class Engine(Part):
     port: Port = 8001
     url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
     max_loras: Annotated[int, Field(ge=1)] | None = None
+    library_slots: Annotated[int, Field(ge=2)] | None = None
     liveness_s: Seconds = 120
     compare_peft: bool = False
     roots: tuple[str, ...] = ()
     args: Annotated[Mapping[str, Scalar | list[Scalar] | dict[str, Any] | None], Filled] = {}
     env: Annotated[Mapping[str, str], Filled] = {}
+
+
+Library = Literal["all"] | tuple[Name, ...]
+
+
+class Lag(Part):
+    """A virtual model: for every token and projection one adapter of a library (LAG, arXiv 2507.05346).
+
+    `k` null is 3, or the size of a smaller library. Several libraries are routed separately, and their deltas
+    summed.
+    """
+
+    library: Library | None = None
+    libraries: Mapping[Name, Library] = {}
+    k: Annotated[int, Field(ge=1)] | None = None
+    score: Literal["norm", "projection"] = "norm"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Lag:
+        if (self.library is None) == (not self.libraries):
+            raise ValueError("give either library, of adapters' names or all, or libraries, by name")
+        return self
+
+    def members(self, adapters: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The names in each library, where `adapters` are all that there are."""
+        named = self.libraries if self.library is None else {"library": self.library}
+        return {name: tuple(adapters) if one == "all" else tuple(one) for name, one in named.items()}
 
 
 class Calibration(Part):
@@ -76,6 +104,7 @@ class Router(Part):
     classifier: Annotated[tuple[ClassifierName, ...], Listed] = Field(default=("embedding",), min_length=1)
     model: str | Mapping[ClassifierName, str] | None = None
     threshold: Probability = 0.5
+    unsure: Name = "base"
     calibration: Mapping[ClassifierName, Calibration] = {}
     system_weight: Probability = 0.1
     classify_timeout_s: Seconds = 2
