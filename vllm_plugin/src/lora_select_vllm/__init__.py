@@ -3,7 +3,8 @@
 
 def install() -> None:
     """The general plugin. vLLM calls it in API server, engine core and every worker, maybe several times."""
-    from lora_select_vllm import repair, residency
+    from lora_select_vllm import frontend, residency, workers
 
-    repair.install()
+    workers.install()
     residency.install()
+    frontend.install()

@@ -1,25 +1,46 @@
-"""Where a worker keeps each adapter: the answer to `collective_rpc("lora_select_residency")`."""
+"""What a worker knows: where each adapter is, and which of them LAG chose. Answers to `collective_rpc`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-METHOD = "lora_select_residency"
+RESIDENCY, USED, LAYERS = "lora_select_residency", "lora_select_used", "lora_select_layers"
 
 
 def install() -> None:
-    """Give every worker the method."""
+    """Give every worker the methods."""
     from vllm.v1.worker.worker_base import WorkerBase
 
-    setattr(WorkerBase, METHOD, _residency)
+    for name, method in ((RESIDENCY, _residency), (USED, _used), (LAYERS, _layers)):
+        setattr(WorkerBase, name, method)
 
 
 def _residency(worker: Any) -> dict[str, Any]:
-    """`slots`: each slot's adapter id or None. `host`: ids whose weights are in host memory. `pinned`: ids."""
+    """`slots`: each ordinary slot's adapter id or None, `library`: each library slot's. `host`: ids whose weights
+    are in host memory. `pinned`: ids."""
     manager = worker.model_runner.lora_manager._adapter_manager
+    held = manager.lora_index_to_id
     return {
-        "slots": list(manager.lora_index_to_id),
+        "slots": [held[at] for at in manager.ordinary],
+        "library": [held[at] for at in manager.library],
         "host": sorted(manager.list_adapters()),
         "host_capacity": manager.capacity,
         "pinned": sorted(manager._registered_adapters.pinned_items),
     }
+
+
+def _used(worker: Any, requests: list[str]) -> list[dict[str, Any] | None]:
+    """For each request, by vLLM's own id, what `Trace.of` has."""
+    manager = worker.model_runner.lora_manager._adapter_manager
+    return [manager.wrapper.trace.of(request) for request in requests]
+
+
+def _layers(worker: Any) -> dict[str, Any]:
+    """`names`: the member in each library slot. `layers`: per layer and projection, tokens per library slot."""
+    manager = worker.model_runner.lora_manager._adapter_manager
+    layers = {
+        projection: tokens
+        for name, bank in manager.banks.items()
+        for projection, tokens in zip(manager.projections(name), bank.counted(), strict=True)
+    }
+    return {"names": list(manager.names()), "layers": layers}

@@ -1,0 +1,283 @@
+"""Adapters in a worker: slots of their own for the library, and virtual adapters that choose from it.
+
+Slots 0 … max_loras - 1 are vLLM's, for whoever is asked for. The library's come behind them; nobody is evicted
+from there, and nobody else gets in. An adapter that joins a library moves there, and leaves when no virtual one
+has it any more. Virtual adapters need no slot: the numbers behind the last slot stand for them in vLLM's mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from vllm.config import VllmConfig
+from vllm.distributed import tensor_model_parallel_all_reduce
+from vllm.lora.layers import RowParallelLinearWithLoRA
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from vllm.lora.model_manager import LRUCacheLoRAModelManager
+from vllm.lora.request import LoRARequest
+from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
+
+from lora_select_vllm.bank import Bank
+from lora_select_vllm.settings import Settings
+from lora_select_vllm.spec import Member, Spec, parse
+from lora_select_vllm.tables import MOST_VIRTUAL
+
+TAKEN = -1
+
+
+class Layer:
+    """A linear layer's own access to the wrapper that all of them share: it brings its bank along."""
+
+    def __init__(self, shared: Any, bank: Bank) -> None:
+        self._shared, self.bank = shared, bank
+
+    def add_lora_linear(self, *args: Any, **kwargs: Any) -> None:
+        """The wrapper's."""
+        self._shared.add_lora_linear(*args, bank=self.bank, **kwargs)
+
+
+class LibraryModelManager(LRUCacheLoRAModelManager):
+    """vLLM's manager of slots, with a library."""
+
+    def __init__(self, *args: Any, vllm_config: VllmConfig, **kwargs: Any) -> None:
+        self.settings = Settings.of(vllm_config)
+        self.settings.refuse_what_cannot_be(vllm_config)
+        self.virtual: dict[int, Spec] = {}
+        self._readers: dict[int, set[int]] = {}  # of each member: the virtual adapters that have it
+        self._pinned_before: set[int] = set()
+        super().__init__(*args, vllm_config=vllm_config, **kwargs)
+        self.lora_index_to_id += [None] * MOST_VIRTUAL
+        self.banks: dict[str, Bank] = {}
+        if self.settings.library_slots:
+            self._make_banks()
+
+    @property
+    def lora_slots(self) -> int:
+        """All of them."""
+        return int(self.lora_config.max_loras) + self.settings.library_slots
+
+    @property
+    def capacity(self) -> int:
+        """Adapters in host memory."""
+        return int(super().capacity) + self.settings.library_slots
+
+    @property
+    def ordinary(self) -> range:
+        """The slots of whoever is asked for."""
+        return range(self.lora_config.max_loras)
+
+    @property
+    def library(self) -> range:
+        """The members' slots."""
+        return range(self.lora_config.max_loras, self.lora_slots)
+
+    @property
+    def wrapper(self) -> Any:
+        """Of the language model."""
+        return next(iter(self.punica_wrapper_mapping.values()))
+
+    def is_member(self, lora_id: int) -> bool:
+        """Whether a virtual adapter has it."""
+        return lora_id in self._readers
+
+    def activate_adapter(self, lora_id: int) -> bool:
+        """Into a slot, if it has none: a member into one of the library's, or else where the oldest one is."""
+        if lora_id in self.virtual:
+            return False
+        if lora_id in self._active_adapters:
+            self._active_adapters.touch(lora_id)
+            return False
+        slots = self.library if self.is_member(lora_id) else self.ordinary
+        if slots == self.ordinary:
+            self._make_room()
+        with self._only(slots):
+            # The LRU manager's own would evict from any slot.
+            super(LRUCacheLoRAModelManager, self).activate_adapter(lora_id)
+        if slots == self.library:
+            self._fill_banks(lora_id)
+        return True
+
+    def add_virtual(self, lora_id: int, spec: Spec, load: Callable[[Member], None]) -> None:
+        """Reserve slots for its members, `load` those that are not there, and let it choose.
+
+        Raises ValueError, with nothing changed, where it cannot be.
+        """
+        self._refuse(spec)
+        index = self.lora_index_to_id.index(None, self.lora_slots)
+        for member in spec.members:
+            self._readers.setdefault(member.id, set()).add(lora_id)
+        try:
+            for member in spec.members:
+                self._take_in(member, load)
+        except Exception:
+            self._release(lora_id, spec)
+            raise
+        places = [[self._place(member.id) for member in library] for library in spec.libraries]
+        self.wrapper.tables.put(index - self.lora_slots, places, spec.k, spec.score == "projection", spec.observe)
+        self.lora_index_to_id[index] = lora_id
+        self.virtual[lora_id] = spec
+
+    def remove_virtual(self, lora_id: int) -> None:
+        """Its members that no other one has are ordinary adapters again."""
+        index = self.lora_index_to_id.index(lora_id)
+        self.wrapper.tables.clear(index - self.lora_slots)
+        self.lora_index_to_id[index] = None
+        self._release(lora_id, self.virtual.pop(lora_id))
+
+    def names(self) -> tuple[str, ...]:
+        """The member in each library slot, "" where there is none."""
+        known = {member.id: member.name for spec in self.virtual.values() for member in spec.members}
+        return tuple(
+            known.get(one or 0, "") for one in self.lora_index_to_id[self.library.start : self.lora_slots]
+        )
+
+    def projections(self, module: str) -> list[str]:
+        """Those that a layer packs, each as an adapter's files name it, or the layer itself."""
+        count, packed = len(self.banks[module].slices), self.packed_modules.get(module, [module])
+        return packed if len(packed) == count else [f"{module}[{number}]" for number in range(count)]
+
+    def remove_all_adapters(self) -> None:
+        """As vLLM does after trial runs, and when the base's weights are replaced."""
+        for lora_id in tuple(self.virtual):
+            self.remove_virtual(lora_id)
+        super().remove_all_adapters()
+        self.lora_index_to_id += [None] * MOST_VIRTUAL
+
+    def _make_banks(self) -> None:
+        self.wrapper.take_library(self.settings.library_slots)
+        for name, module in self.modules.items():
+            if isinstance(module, BaseLinearLayerWithLoRA):
+                spread = isinstance(module, RowParallelLinearWithLoRA) and module.tp_size > 1
+                summed = tensor_model_parallel_all_reduce if spread else None
+                self.banks[name] = Bank.of(name, module.lora_a_stacked, self.library.start, summed)
+                module.set_mapping(Layer(module.punica_wrapper, self.banks[name]))
+
+    def _refuse(self, spec: Spec) -> None:
+        if not self.settings.library_slots:
+            raise ValueError(
+                "this engine has no library: start it with --additional-config "
+                '{"lora_select": {"library_slots": N}}, N the number of adapters to choose from'
+            )
+        new = [member for member in spec.members if not self.is_member(member.id)]
+        free = len(self.library) - len(self._readers)
+        if len(new) > free:
+            raise ValueError(
+                f"{', '.join(member.name for member in new)} need {len(new)} library slots, and {free} of "
+                f"{len(self.library)} are free (library_slots)"
+            )
+        if None not in self.lora_index_to_id[self.lora_slots :]:
+            raise ValueError(f"there are {MOST_VIRTUAL} virtual adapters already, and no more are possible")
+
+    def _take_in(self, member: Member, load: Callable[[Member], None]) -> None:
+        """Into host memory and a library slot, both for as long as it is a member."""
+        if member.id not in self._registered_adapters:
+            load(member)
+        elif self._slot(member.id) not in self.library:
+            self.deactivate_adapter(member.id)
+        self._refuse_half(member)
+        self.activate_adapter(member.id)
+        if member.id in self._registered_adapters.pinned_items:
+            self._pinned_before.add(member.id)
+        self._registered_adapters.pin(member.id)
+
+    def _refuse_half(self, member: Member) -> None:
+        adapted = self._registered_adapters.cache[member.id].loras
+        for name, module in self.modules.items():
+            if name in adapted and not isinstance(module, BaseLinearLayerWithLoRA):
+                kind = type(module).__name__.removesuffix("WithLoRA")
+                raise ValueError(f"{member.name} adapts {name} ({kind}), which LAG does not route")
+
+    def _release(self, lora_id: int, spec: Spec) -> None:
+        for member in spec.members:
+            readers = self._readers.get(member.id, set())
+            readers.discard(lora_id)
+            if readers or member.id not in self._readers:
+                continue
+            del self._readers[member.id]
+            if (slot := self._slot(member.id)) in self.library:
+                for bank in self.banks.values():
+                    bank.clear(slot - self.library.start)
+                self.deactivate_adapter(member.id)
+            if member.id in self._registered_adapters and member.id not in self._pinned_before:
+                self._registered_adapters.pinned_items.discard(member.id)
+            self._pinned_before.discard(member.id)
+
+    def _fill_banks(self, lora_id: int) -> None:
+        place, adapter = self._place(lora_id), self._registered_adapters.cache[lora_id]
+        for name, bank in self.banks.items():
+            weights = self._get_lora_layer_weights(adapter, name)
+            if weights is None:
+                bank.clear(place)
+                continue
+            a, b = weights.lora_a, weights.lora_b
+            if isinstance(a, torch.Tensor):
+                a, b = [a], [b]
+            elif len(b) != len(bank.slices):
+                a, b = self.modules[name].expand_packed_lora(a, b)
+            bank.put(place, a, b)
+
+    def _make_room(self) -> None:
+        """Evict the adapter of vLLM's own slots that was asked for longest ago, if none is free."""
+        if None in self.lora_index_to_id[: self.ordinary.stop]:
+            return
+        pinned = self._active_adapters.pinned_items
+        oldest = next(
+            (one for one in self._active_adapters.order if self._slot(one) in self.ordinary and one not in pinned),
+            None,
+        )
+        if oldest is None:
+            raise RuntimeError(f"all of the {len(self.ordinary)} slots are pinned")
+        self.deactivate_adapter(oldest)
+
+    @contextmanager
+    def _only(self, slots: range) -> Iterator[None]:
+        """vLLM takes the first slot that is free: others are made to look taken."""
+        hidden = [at for at, one in enumerate(self.lora_index_to_id) if one is None and at not in slots]
+        for at in hidden:
+            self.lora_index_to_id[at] = TAKEN
+        try:
+            yield
+        finally:
+            for at in hidden:
+                self.lora_index_to_id[at] = None
+
+    def _slot(self, lora_id: int) -> int:
+        return self.lora_index_to_id.index(lora_id) if lora_id in self.lora_index_to_id else TAKEN
+
+    def _place(self, lora_id: int) -> int:
+        return self._slot(lora_id) - self.library.start
+
+
+class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
+    """vLLM's loader of adapters, which knows virtual ones, too."""
+
+    _manager_cls = LibraryModelManager
+    _adapter_manager: LibraryModelManager
+
+    def add_adapter(self, lora_request: LoRARequest) -> bool:
+        """Load it, if it is not loaded. Raises ValueError for a virtual one that cannot be."""
+        manager = self._adapter_manager
+        if lora_request.lora_int_id in manager.virtual:
+            return True
+        spec = parse(lora_request.lora_path)
+        if spec is None:
+            return bool(super().add_adapter(lora_request))
+
+        def load(member: Member) -> None:
+            self.add_adapter(LoRARequest(member.name, member.id, member.path))
+
+        manager.add_virtual(lora_request.lora_int_id, spec, load)
+        return True
+
+    def remove_adapter(self, adapter_id: int) -> bool:
+        """Unload it. Raises ValueError for a member of a library."""
+        manager = self._adapter_manager
+        if adapter_id in manager.virtual:
+            manager.remove_virtual(adapter_id)
+            return True
+        if manager.is_member(adapter_id):
+            raise ValueError(f"adapter {adapter_id} is in the library of a virtual adapter")
+        return bool(super().remove_adapter(adapter_id))

@@ -1,0 +1,209 @@
+"""What is loaded, by adapter, and what clients may ask for, by name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import HTTPException
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve.engine.protocol import ModelList
+from vllm.lora.request import LoRARequest
+
+from lora_select_vllm.residency import RESIDENCY
+from lora_select_vllm.spec import Member, Spec, parse
+
+OBSERVER = "spectral"
+"""The virtual adapter that scores for spectral routing, and that nobody can ask for."""
+
+
+def said(error: Exception) -> str:
+    """What a worker raised, in one line, without what vLLM's executors wrap around it."""
+    text = str(error).strip() or repr(error)
+    wrapped = re.search(r"Worker failed with error ['\"](.*?)['\"], please check the stack trace", text, re.DOTALL)
+    return " ".join((wrapped[1] if wrapped else text).split())
+
+
+class NamedModels(OpenAIServingModels):
+    """vLLM's table of names, where a name and the adapter behind it are two things."""
+
+    def model_name(self, lora_request: LoRARequest | None = None) -> str:
+        """What an answer says that its model is: the name that was asked for, not the version behind it."""
+        name = super().model_name(lora_request)
+        return name.rpartition("@")[0] or name
+
+    async def show_available_models(self) -> ModelList:
+        """The names, not what they point to."""
+        listed = await super().show_available_models()
+        names = iter(self.lora_requests)
+        for card in listed.data[len(self.base_model_paths) :]:
+            card.id = next(names)
+        return listed
+
+
+class Adapters:
+    """Everything in the engine; `models.lora_requests` holds the names."""
+
+    def __init__(self, engine: EngineClient, models: OpenAIServingModels) -> None:
+        self._engine, self._models = engine, models
+        self._loaded: dict[str, LoRARequest] = dict(models.lora_requests)
+        self._changing = asyncio.Lock()
+
+    async def listed(self) -> dict[str, Any]:
+        """Everything that is loaded, with where its weights are."""
+        at = await self._residency()
+        under_way = self._under_way()
+        places = at["slots"] + at["library"]
+        adapters = []
+        for name, request in self._loaded.items():
+            number, spec = request.lora_int_id, parse(request.lora_path)
+            own = {
+                "adapter": name,
+                "id": number,
+                "path": request.lora_path,
+                "slot": places.index(number) if number in places else None,
+                "host": number in at["host"],
+                "pinned": number in at["pinned"],
+                "requests": under_way[number],
+            }
+            adapters.append(own if spec is None else own | {"library": _told(spec)})
+        return {
+            "adapters": adapters,
+            "names": {name: request.lora_name for name, request in self._models.lora_requests.items()},
+            "slots": len(at["slots"]),
+            "slots_free": at["slots"].count(None),
+            "library_slots": len(at["library"]),
+            "library_free": at["library"].count(None),
+            "host_capacity": at["host_capacity"],
+            "host_free": at["host_capacity"] - len(at["host"]),
+        }
+
+    async def load(self, adapter: str, path: str) -> None:
+        """Load it into a slot. Raises HTTPException: 409 for a known one, 400 where vLLM refuses the files."""
+        async with self._changing:
+            await self._load(adapter, path)
+
+    async def load_virtual(self, adapter: str, library: dict[str, Any]) -> LoRARequest:
+        """Let it choose from adapters that are loaded: their slots are reserved from then on.
+
+        Raises HTTPException: 404 for one that is not, 400 where it cannot be, 409 for a known name.
+        """
+        async with self._changing:
+            try:
+                named = library.pop("libraries")
+                members = tuple(tuple(self._member(name) for name in names) for names in named)
+                spec = Spec(members, **library)
+            except (TypeError, KeyError, ValueError, AttributeError) as error:
+                raise HTTPException(400, f"{adapter}: no library: {error}") from None
+            return await self._load(adapter, spec.path)
+
+    async def unload(self, adapter: str) -> None:
+        """Free its slot and its host memory. Raises HTTPException: 404, or 409 while anybody uses it."""
+        async with self._changing:
+            request = self._known(adapter)
+            if names := [name for name, known in self._models.lora_requests.items() if known is request]:
+                raise HTTPException(409, f"{adapter} is what {', '.join(names)} points to")
+            if under_way := self._under_way()[request.lora_int_id]:
+                raise HTTPException(409, f"{adapter} is answering {under_way} requests")
+            readers = self._readers(adapter)
+            if readers == [OBSERVER] and not self._under_way()[self._loaded[OBSERVER].lora_int_id]:
+                await self._drop(OBSERVER)  # it is made again for those that are left
+            elif readers:
+                raise HTTPException(409, f"{adapter} is in the library of {', '.join(readers)}")
+            await self._drop(adapter)
+
+    async def pin(self, adapter: str) -> None:
+        """Keep it in its slot. Raises HTTPException: 404, or 409 where no slot would be left for the others."""
+        async with self._changing:
+            request = self._known(adapter)
+            at = await self._residency()
+            ordinary = {*at["pinned"], request.lora_int_id} - {*at["library"]}
+            if len(ordinary) >= len(at["slots"]):
+                raise HTTPException(409, f"{len(ordinary) - 1} of {len(at['slots'])} slots are pinned already")
+            await self._engine.add_lora(request)  # it may have been evicted from host memory
+            await self._engine.pin_lora(request.lora_int_id)
+
+    def publish(self, name: str, adapter: str) -> None:
+        """From the next request on, `name` is answered by `adapter`. Raises HTTPException."""
+        request = self._known(adapter)
+        if self._models.is_base_model(name):
+            raise HTTPException(409, f"{name} is the base")
+        self._models.lora_requests[name] = request
+
+    def withdraw(self, name: str) -> None:
+        """From the next request on, `name` is unknown. Raises HTTPException."""
+        if self._models.lora_requests.pop(name, None) is None:
+            raise HTTPException(404, f"there is no {name}; there are {', '.join(self._models.lora_requests)}")
+
+    async def observer(self, names: Sequence[str] | None) -> LoRARequest:
+        """The virtual adapter that scores these, or all that are named. Raises HTTPException."""
+        async with self._changing:
+            published = [request.lora_name for request in self._models.lora_requests.values()]
+            wanted = names or [name for name in published if parse(self._known(name).lora_path) is None]
+            members = tuple(self._member(name) for name in sorted(set(wanted)))
+            known = self._loaded.get(OBSERVER)
+            try:
+                spec = Spec((members,), k=len(members), observe=True)
+            except ValueError as error:
+                raise HTTPException(400, f"spectral: {error}") from None
+            if known and known.lora_path == spec.path:
+                return known
+            if known:
+                if self._under_way()[known.lora_int_id]:
+                    raise HTTPException(409, "it is scoring other adapters just now")
+                await self._drop(OBSERVER)
+            return await self._load(OBSERVER, spec.path)
+
+    async def _load(self, adapter: str, path: str) -> LoRARequest:
+        if adapter in self._loaded or self._models.is_base_model(adapter):
+            raise HTTPException(409, f"{adapter} is loaded already")
+        request = LoRARequest(adapter, self._models.lora_id_counter.inc(1), path)
+        try:
+            await self._engine.add_lora(request)
+        except Exception as error:  # whatever the worker raised, as one line
+            raise HTTPException(400, said(error)) from None
+        self._loaded[adapter] = request
+        return request
+
+    async def _drop(self, adapter: str) -> None:
+        request = self._loaded.pop(adapter)
+        await self._engine.remove_lora(request.lora_int_id)
+
+    async def _residency(self) -> dict[str, Any]:
+        # Tensor-parallel workers hold the same adapters, each its part.
+        return dict((await self._engine.collective_rpc(RESIDENCY))[0])
+
+    def _member(self, name: str) -> Member:
+        request = self._known(name)
+        if parse(request.lora_path) is not None:
+            raise HTTPException(400, f"{name} is virtual itself, and cannot be in a library")
+        return Member(name, request.lora_int_id, request.lora_path)
+
+    def _readers(self, adapter: str) -> list[str]:
+        """Virtual adapters that choose from it."""
+        found = []
+        for name, request in self._loaded.items():
+            spec = parse(request.lora_path)
+            if spec and adapter in (member.name for member in spec.members):
+                found.append(name)
+        return found
+
+    def _known(self, adapter: str) -> LoRARequest:
+        try:
+            return self._loaded[adapter]
+        except KeyError:
+            raise HTTPException(404, f"{adapter} is not loaded; loaded: {', '.join(self._loaded)}") from None
+
+    def _under_way(self) -> Counter[int]:
+        """Requests that each adapter, by id, is answering."""
+        states = self._engine.output_processor.request_states.values()
+        return Counter(state.lora_request.lora_int_id for state in states if state.lora_request)
+
+
+def _told(spec: Spec) -> dict[str, Any]:
+    names = [[member.name for member in library] for library in spec.libraries]
+    return {"k": spec.k, "score": spec.score, "libraries": names}
