@@ -16,7 +16,7 @@ class Slice:
     """One projection of a layer (q, k or v of a packed one). n library slots, rank r.
 
     `a` [n, r, in] is what z is computed with: the slots themselves, or a copy in float32 where the device
-    multiplies in its own dtype only. `w` [n, 2r + 1, r]: `lag.constants`. `present` [n]: who adapts this projection
+    multiplies in its own dtype only. `w` [n, 2r + 1, r]: `lag.constants`. `present` [n]: who adapts it
     at all. `chosen` [n]: tokens so far.
     """
 

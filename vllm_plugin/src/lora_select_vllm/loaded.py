@@ -94,7 +94,7 @@ class Adapters:
         """
         async with self._changing:
             try:
-                named = library.pop("libraries")
+                named = library.pop("libraries", ())
                 members = tuple(tuple(self._member(name) for name in names) for names in named)
                 spec = Spec(members, **library)
             except (TypeError, KeyError, ValueError, AttributeError) as error:
