@@ -47,7 +47,7 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         self.settings.refuse_what_cannot_be(vllm_config)
         self.virtual: dict[int, Spec] = {}
         self._readers: dict[int, set[int]] = {}  # of each member: the virtual adapters that have it
-        self._pinned_before: set[int] = set()
+        self._pinned: set[int] = set()  # by somebody's wish, and not as members
         super().__init__(*args, vllm_config=vllm_config, **kwargs)
         self.lora_index_to_id += [None] * MOST_VIRTUAL
         self.banks: dict[str, Bank] = {}
@@ -99,6 +99,11 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         if slots == self.library:
             self._fill_banks(lora_id)
         return True
+
+    def pin_adapter(self, lora_id: int) -> bool:
+        """Keep it in its slot, whatever libraries it joins and leaves."""
+        self._pinned.add(lora_id)
+        return bool(super().pin_adapter(lora_id))
 
     def add_virtual(self, lora_id: int, spec: Spec, load: Callable[[Member], None]) -> None:
         """Reserve slots for its members, `load` those that are not there, and let it choose.
@@ -179,8 +184,6 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
             self.deactivate_adapter(member.id)
         self._refuse_half(member)
         self.activate_adapter(member.id)
-        if member.id in self._registered_adapters.pinned_items:
-            self._pinned_before.add(member.id)
         self._registered_adapters.pin(member.id)
 
     def _refuse_half(self, member: Member) -> None:
@@ -201,9 +204,8 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
                 for bank in self.banks.values():
                     bank.clear(slot - self.library.start)
                 self.deactivate_adapter(member.id)
-            if member.id in self._registered_adapters and member.id not in self._pinned_before:
+            if member.id not in self._pinned:
                 self._registered_adapters.pinned_items.discard(member.id)
-            self._pinned_before.discard(member.id)
 
     def _fill_banks(self, lora_id: int) -> None:
         place, adapter = self._place(lora_id), self._registered_adapters.cache[lora_id]
