@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ALL = "all"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=NAME)]
@@ -55,3 +56,14 @@ def _filled(value: object) -> object:
 
 Filled = BeforeValidator(_filled)
 """A mapping whose keys are all commented out reads as null."""
+
+
+def _all_or_names(value: object) -> object:
+    listed = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    if value != ALL and not listed:
+        raise PydanticCustomError("library", "expected all, or a list of adapters' names")
+    return value
+
+
+Library = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_all_or_names)]
+"""Checked before the union, which would only speak of the word that a list is not."""

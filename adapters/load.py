@@ -110,6 +110,8 @@ def _explain(file: Path, error: ValidationError, root: Model = Stack) -> str:
     if first["type"] == "missing":
         return f"{file}: {'.'.join(where)}: missing"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type" and (part := _part(where, root)):
+        message = f"expected a mapping with the keys {', '.join(_keys(part))}"
     if not where:
         return f"{file}: {message}"
     if first["loc"][-1] == "[key]" and first["type"] == "literal_error":

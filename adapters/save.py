@@ -40,7 +40,8 @@ def save_adapter(file: Path, name: str, adapter: Adapter) -> None:
 def drop_adapter(file: Path, name: str) -> None:
     """Remove the adapter's entry, with the comments that belong to it.
 
-    Raises ConfigError, and leaves the file alone, where it cannot be: the last one, and one that a key names.
+    Raises ConfigError, and leaves the file alone, where it cannot be: the last one, and one that a key
+    or a library names.
     """
     before = load(file)
     if name not in before.adapters:
@@ -51,6 +52,10 @@ def drop_adapter(file: Path, name: str) -> None:
     for key, client in before.router.keys.items():
         if name in (client.adapters or ()):
             raise before.error(f"router.keys.{key}.adapters", f'names "{name}"; take it out there first')
+    for model, lag in before.lag.items():
+        for library, members in lag.members(left).items():
+            if name in members:
+                raise before.error(f"lag.{model}.{lag.key(library)}", f'names "{name}"; take it out there first')
     rewrite(
         file,
         lambda text: remove(text, ("adapters", name)),

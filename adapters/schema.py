@@ -68,7 +68,7 @@ class Stack(Part):
         if self.base.name in self.adapters:
             raise ValueError(f'the base and an adapter are both named "{self.base.name}"')
         for name in self.lag:
-            if name in (AUTO, self.base.name, *self.adapters):
+            if name in (AUTO, BASE, self.base.name, *self.adapters):
                 raise ValueError(f'lag.{name}: the name "{name}" is taken; choose another')
         return self
 
@@ -78,15 +78,16 @@ class Stack(Part):
             libraries = lag.members(self.adapters)
             seen = Counter(member for members in libraries.values() for member in members)
             for library, members in libraries.items():
+                where = f"lag.{name}.{lag.key(library)}"
                 if missing := [member for member in members if member not in self.adapters]:
                     there = ", ".join(self.adapters)
-                    raise ValueError(f'lag.{name}.{library}: no adapter "{missing[0]}"; there are {there}')
+                    raise ValueError(f'{where}: no adapter "{missing[0]}"; there are {there}')
                 if len(members) < 2:
-                    raise ValueError(f"lag.{name}.{library}: a library of {len(members)}; it takes two adapters")
+                    raise ValueError(f"{where}: a library of {len(members)}; it takes two adapters or more")
                 if lag.k and lag.k > len(members):
-                    raise ValueError(f"lag.{name}.k: {lag.k} of a library of {len(members)}; at most that many")
+                    raise ValueError(f"lag.{name}.k: {lag.k}, and {where} has {len(members)}; at most that many")
             if twice := [member for member, times in seen.items() if times > 1]:
-                raise ValueError(f"lag.{name}: {twice[0]} stands twice; an adapter is in one library, once")
+                raise ValueError(f"lag.{name}: {twice[0]} is there twice; an adapter is in one library, once")
         if self.router.unsure not in (BASE, *self.lag):
             there = ", ".join((BASE, *self.lag))
             raise ValueError(f'router.unsure: no model "{self.router.unsure}" under lag; valid here: {there}')
@@ -104,12 +105,18 @@ class Stack(Part):
 
     @model_validator(mode="after")
     def _keys_name_adapters(self) -> Stack:
+        names = (*self.adapters, *self.lag)
         for name, key in self.router.keys.items():
             for adapter in key.adapters or ():
-                if adapter not in self.adapters:
-                    there = ", ".join(self.adapters)
+                if adapter not in names:
+                    there = ", ".join(names)
                     raise ValueError(f'router.keys.{name}.adapters: no adapter "{adapter}"; there are {there}')
         return self
+
+    @property
+    def unsure(self) -> str | None:
+        """The virtual model that answers for an unsure `auto`; None: the base does."""
+        return None if self.router.unsure == BASE else self.router.unsure
 
     @property
     def engine_url(self) -> str:

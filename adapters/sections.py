@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters.fields import (
+    ALL,
     ClassifierName,
     Filled,
     Finite,
+    Library,
     LimitsStorage,
     Listed,
     Name,
@@ -50,9 +52,6 @@ class Engine(Part):
     env: Annotated[Mapping[str, str], Filled] = {}
 
 
-Library = Literal["all"] | tuple[Name, ...]
-
-
 class Lag(Part):
     """A virtual model: for every token and projection one adapter of a library (LAG, arXiv 2507.05346).
 
@@ -67,14 +66,22 @@ class Lag(Part):
 
     @model_validator(mode="after")
     def _one_way(self) -> Lag:
-        if (self.library is None) == (not self.libraries):
-            raise ValueError("give either library, of adapters' names or all, or libraries, by name")
+        if self.library is None and not self.libraries:
+            raise ValueError(
+                "library: missing; give all or a list of adapters' names, or several of them as libraries"
+            )
+        if self.library is not None and self.libraries:
+            raise ValueError("library: libraries is there as well; give one of the two")
         return self
 
     def members(self, adapters: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The names in each library, where `adapters` are all that there are."""
         named = self.libraries if self.library is None else {"library": self.library}
-        return {name: tuple(adapters) if one == "all" else tuple(one) for name, one in named.items()}
+        return {name: tuple(adapters) if one == ALL else tuple(one) for name, one in named.items()}
+
+    def key(self, library: str) -> str:
+        """Where one of `members` stands in the file, below the model's name."""
+        return "library" if self.library is not None else f"libraries.{library}"
 
 
 class Calibration(Part):

@@ -11,13 +11,16 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from adapters import Adapter, Base, ConfigError, Engine, Router, Ui, check_port, load
+from adapters import Adapter, Base, ConfigError, Engine, Lag, Router, Stack, Ui, check_port, load
 
 ROOT = Path(__file__).parent.parent
 VALID: dict[str, Any] = {
     "base": {"model": "some/base", "name": "base"},
     "adapters": {"legal": {"path": "some/legal", "label": "law"}},
 }
+NAMES = ("legal", "medical", "finance")
+THREE: dict[str, Any] = VALID | {"adapters": {name: {"path": f"some/{name}", "label": name} for name in NAMES}}
+TAKEN = ("auto", "base", "legal")
 
 
 def write(folder: Path, text: str) -> Path:
@@ -60,7 +63,7 @@ def test_a_stack_is_frozen(tmp_path: Path) -> None:
         (changed("router.threshold", 1.5), "router.threshold: Input should be less than or equal to 1 (got 1.5)"),
         (
             changed("router.classifier", "magic"),
-            "router.classifier.0: Input should be 'embedding', 'nli' or 'scoring'",
+            "router.classifier.0: Input should be 'embedding', 'nli', 'scoring' or 'spectral'",
         ),
         (changed("router.classifier", ["nli", "nli"]), "router.classifier names one twice: nli, nli"),
         (changed("router.classifier", []), "router.classifier: Tuple should have at least 1 item"),
@@ -83,6 +86,7 @@ def test_a_stack_is_frozen(tmp_path: Path) -> None:
             changed("router.keys", {"a": {"sha256": "0" * 64, "adapters": ["lega"]}}),
             'router.keys.a.adapters: no adapter "lega"; there are legal',
         ),
+        (changed("adapters.legal", "a/b"), "adapters.legal: expected a mapping with the keys path, versions"),
         (changed("router.limits_storage", "sqlite://x"), "router.limits_storage: must be memory://, redis://"),
         (changed("adapters.legal.sampling", {"temprature": 1}), 'unknown key; did you mean "temperature"?'),
         (
@@ -150,6 +154,80 @@ def test_bad_stacks_are_refused_in_one_line(tmp_path: Path, text: str, says: str
     assert str(caught.value).startswith(str(file))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+MISSING = "library: missing; give all or a list of adapters' names, or several of them as libraries"
+NO_LIST = "expected all, or a list of adapters' names"
+
+
+@pytest.mark.parametrize(
+    ("lag", "says"),
+    [
+        ({"k": 2}, f"lag.lag.{MISSING}"),
+        ({"mix": {}}, f"lag.mix.{MISSING}"),
+        ({"library": "all", "libraries": {"x": "all"}}, "lag.lag.library: libraries is there as well; give one"),
+        ({"library": "al"}, f"lag.lag.library: {NO_LIST} (got 'al')"),
+        ({"mix": {"libraries": {"x": ["legal", 3]}}}, f"lag.mix.libraries.x: {NO_LIST} (got ['legal', 3])"),
+        ({"library": ["legal"]}, "lag.lag.library: a library of 1; it takes two adapters or more"),
+        ({"libraries": {"x": "all", "y": []}}, "lag.lag.libraries.y: a library of 0; it takes two"),
+        ({"library": "all", "k": 4}, "lag.lag.k: 4, and lag.lag.library has 3; at most that many"),
+        ({"library": "all", "k": 0}, "lag.lag.k: Input should be greater than or equal to 1 (got 0)"),
+        ({"library": ["legal", "lega"]}, 'lag.lag.library: no adapter "lega"; there are legal, medical, finance'),
+        ({"library": ["legal", "medical", "legal"]}, "lag.lag: legal is there twice"),
+        ({"libraries": {"x": ["legal", "medical"], "y": "all"}}, "lag.lag: legal is there twice; an adapter is"),
+        *(({name: {"library": "all"}}, f'lag.{name}: the name "{name}" is taken') for name in TAKEN),
+        ({"a@b": {"library": "all"}}, "lag.a@b: String should match pattern"),
+        ({"library": "all", "scor": "norm"}, 'lag.lag.scor: unknown key; did you mean "score"?'),
+        ({"library": "all", "score": "nrm"}, "lag.lag.score: Input should be 'norm' or 'projection' (got 'nrm')"),
+        (
+            {"librry": "all"},
+            "lag.librry: expected a mapping with the keys library, libraries, k, score (got 'all')",
+        ),
+        ("all", "lag: Input should be a valid dictionary (got 'all')"),
+    ],
+)
+def test_bad_libraries_are_refused_in_one_line(tmp_path: Path, lag: Any, says: str) -> None:
+    file = write(tmp_path, yaml.safe_dump(THREE | {"lag": lag}, sort_keys=False))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}: {says}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_library_by_itself_is_the_model_lag_and_several_have_names(tmp_path: Path) -> None:
+    lag = load(write(tmp_path, yaml.safe_dump(THREE | {"lag": {"library": "all", "k": 2}}))).lag
+    assert {name: (one.k, one.members(NAMES)) for name, one in lag.items()} == {"lag": (2, {"library": NAMES})}
+    several = {
+        "near": {"library": ["legal", "medical"]},
+        "far": {"libraries": {"task": "all"}, "score": "projection"},
+    }
+    lag = load(write(tmp_path, yaml.safe_dump(THREE | {"lag": several}))).lag
+    assert lag["near"].members(NAMES) == {"library": ("legal", "medical")}
+    assert lag["far"].members(NAMES) == {"task": NAMES}
+
+
+@pytest.mark.parametrize(
+    ("router", "says"),
+    [
+        ({"unsure": "mixed"}, 'router.unsure: no model "mixed" under lag; valid here: base, mix'),
+        ({"unsure": "legal"}, 'router.unsure: no model "legal" under lag; valid here: base, mix'),
+        (
+            {"keys": {"a": {"sha256": "0" * 64, "adapters": ["mix", "max"]}}},
+            'router.keys.a.adapters: no adapter "max"; there are legal, medical, finance, mix',
+        ),
+    ],
+)
+def test_the_router_names_models_of_lag_that_are_there(tmp_path: Path, router: Any, says: str) -> None:
+    stack = THREE | {"lag": {"mix": {"library": "all"}}, "router": router}
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, yaml.safe_dump(stack, sort_keys=False)))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("unsure", "model"), [("mix", "mix"), ("base", None)])
+def test_who_answers_for_an_unsure_auto(tmp_path: Path, unsure: str, model: str | None) -> None:
+    stack = THREE | {"lag": {"mix": {"library": "all"}}, "router": {"unsure": unsure}}
+    assert load(write(tmp_path, yaml.safe_dump(stack))).unsure == model
 
 
 @pytest.mark.parametrize(
@@ -237,7 +315,8 @@ def test_the_reference_documents_every_key_and_its_default() -> None:
     text = (ROOT / "adapters.yaml").read_text(encoding="utf-8")
     given = yaml.safe_load(text)
     everything = yaml.safe_load(re.sub(r"^(\s*)# (?=[a-z_]+: \S+( +#|$))", r"\1", text, flags=re.MULTILINE))
-    parts: dict[str, type[BaseModel]] = {"base": Base, "engine": Engine, "router": Router, "ui": Ui}
+    parts: dict[str, type[BaseModel]] = {"base": Base, "engine": Engine, "router": Router, "ui": Ui, "lag": Lag}
+    assert set(everything) == {*parts, "adapters"} == set(Stack.model_fields) - {"file"}
     for section, part in parts.items():
         assert set(everything[section]) == set(part.model_fields), section
         for key, field in part.model_fields.items():

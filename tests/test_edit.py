@@ -226,6 +226,7 @@ def test_entries_in_braces_go_with_their_comma(tmp_path: Path, before: str, afte
 # --- refusing ---------------------------------------------------------------------------------------------------
 
 KEYS = f"router: {{keys: {{team: {{sha256: '{'a' * 64}', adapters: [legal]}}}}}}\n"
+LIBRARY = "lag: {mix: {libraries: {x: [legal, medical]}}}\n"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,8 @@ KEYS = f"router: {{keys: {{team: {{sha256: '{'a' * 64}', adapters: [legal]}}}}}}
     [
         (TWO, "lega", r'adapters: no adapter "lega"; there are legal, medical'),
         (f"{BASE}adapters:\n  a: {{path: b}}\n", "a", r"adapters\.a: the last one, and a stack needs one; add"),
+        (TWO + LIBRARY, "legal", r'lag\.mix\.libraries\.x: names "legal"; take it out there first'),
+        (TWO + "lag: {library: all}\n", "legal", r"lag\.lag\.library: a library of 1; it takes two"),
         (TWO + KEYS, "legal", r'router\.keys\.team\.adapters: names "legal"; take it out there first'),
         (
             f"{BASE}adapters:\n  a: &a {{path: b}}\n  b: *a\n",
