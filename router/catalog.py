@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from adapters import AUTO, Stack, split
@@ -16,30 +17,44 @@ Parts = Mapping[str, float]
 """The names under which the engine has an adapter, or each of its versions, with their weights."""
 
 
+@dataclass(frozen=True)
+class Up:
+    """What of the adapters, and of the virtual models that `lag` makes of them, may be asked for."""
+
+    adapters: Mapping[str, Parts] = field(default_factory=dict)
+    virtual: Mapping[str, Parts] = field(default_factory=dict)
+
+
 class Catalog:
-    """`auto`, the base, and the adapters that are up and that the client's key is good for."""
+    """`auto`, the base, and the adapters and virtual models that are up and that the client's key is good for."""
 
     def __init__(self, stack: Stack, engine: Engine, roster: Roster) -> None:
         self._base, self._engine, self._roster = stack.base.name, engine, roster
         self._created = int(time.time())
         self._seen: tuple[Lineup, Serving] | None = None
-        self._up: dict[str, Parts] = {}
+        self._up = Up()
 
     def adapters(self, client: Client) -> tuple[str, ...]:
         """The candidates of `auto`."""
-        return client.may_use(self._now())
+        return client.may_use(self._now().adapters)
 
-    def parts(self, adapter: str) -> Parts:
-        """What of an adapter is up; empty for the base, and for what is not."""
-        return self._now().get(adapter, {})
+    def virtual(self, client: Client) -> tuple[str, ...]:
+        """The models of `lag`, which are no candidates."""
+        return client.may_use(self._now().virtual)
+
+    def parts(self, name: str) -> Parts:
+        """What of an adapter or a virtual model is up; empty for the base, and for what is not."""
+        up = self._now()
+        return up.adapters.get(name) or up.virtual.get(name, {})
 
     def missing(self) -> tuple[str, ...]:
-        """Adapters that should be up, and are not."""
-        return tuple(name for name in self._roster.lineup.stack.adapters if name not in self._now())
+        """Adapters and virtual models that should be up, and are not."""
+        stack = self._roster.lineup.stack
+        return tuple(name for name in (*stack.adapters, *stack.lag) if not self.parts(name))
 
     def names(self, client: Client) -> tuple[str, ...]:
         """All of them, `auto` first."""
-        return (AUTO, self._base, *self.adapters(client))
+        return (AUTO, self._base, *self.adapters(client), *self.virtual(client))
 
     def all(self, client: Client) -> dict[str, Any]:
         """The list object."""
@@ -64,8 +79,8 @@ class Catalog:
             raise Forbidden(message, param="model")
         return name
 
-    def _now(self) -> dict[str, Parts]:
-        """Of the adapters that may be routed to, those that the engine lists."""
+    def _now(self) -> Up:
+        """Of what may be routed to, that which the engine lists."""
         seen = (self._roster.lineup, self._engine.serving)
         if self._seen is None or seen[0] is not self._seen[0] or seen[1] is not self._seen[1]:
             self._seen, self._up = seen, _up(*seen)
@@ -81,11 +96,11 @@ class Catalog:
         }
 
 
-def _up(lineup: Lineup, serving: Serving) -> dict[str, Parts]:
-    found = dict[str, Parts]()
-    for name, adapter in lineup.stack.adapters.items():
+def _up(lineup: Lineup, serving: Serving) -> Up:
+    found, stack = dict[str, Parts](), lineup.stack
+    there = lineup.up.keys() & serving.names
+    for name, adapter in stack.adapters.items():
         weights = {f"{name}@{version}": weight for version, weight in adapter.versions.items()} or {name: 1.0}
-        parts = {part: weight for part, weight in weights.items() if part in lineup.up and part in serving.names}
-        if parts:
+        if parts := {part: weight for part, weight in weights.items() if part in there}:
             found[name] = parts
-    return found
+    return Up(found, {name: {name: 1.0} for name in stack.lag if name in there})

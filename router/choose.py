@@ -25,15 +25,17 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """The most probable model answers; an adapter must reach `threshold` as well, or the base answers."""
+    """The most probable model answers; an adapter must reach `threshold` as well, or `unsure` answers, a virtual
+    model, or where that is None the base."""
 
     base: str
     threshold: float
+    unsure: str | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The model that answers, its probability (None where nothing was scored), and why."""
+    """The model that answers, its probability (None where it was not scored), and why."""
 
     model: str
     score: float | None
@@ -65,5 +67,6 @@ def choose(scores: Mapping[str, float], policy: Policy, kept: bool = False) -> D
         return Decision(adapters[0], scores[adapters[0]], Reason.ONLY_CANDIDATE)
     best = max(scores, key=lambda name: (scores[name], name == policy.base))
     if best != policy.base and scores[best] < policy.threshold:
-        return Decision(policy.base, scores.get(policy.base), Reason.BELOW_THRESHOLD)
+        instead = policy.unsure or policy.base
+        return Decision(instead, scores.get(instead), Reason.BELOW_THRESHOLD)
     return Decision(best, scores[best], Reason.KEPT if kept else Reason.CLASSIFIED)

@@ -43,10 +43,9 @@ class Words:
 
 @dataclass(frozen=True)
 class Rules:
-    """Whom the base is, what an adapter must reach, and the share of the system prompt."""
+    """What `choose` goes by, and the share of the system prompt."""
 
-    base: str
-    threshold: float
+    policy: Policy
     system_weight: float
 
 
@@ -108,7 +107,7 @@ def combine(
         share = rules.system_weight
         scores = {name: (1 - share) * p + share * system.get(name, 0.0) for name, p in scores.items()}
     ranked = _ranked(scores)
-    return Combined(ranked, _kept(ranked, last, before, Policy(rules.base, rules.threshold)))
+    return Combined(ranked, _kept(ranked, last, before, rules.policy))
 
 
 def _ranked(scores: Mapping[str, float]) -> dict[str, float]:
@@ -120,7 +119,7 @@ def conclude(
 ) -> tuple[Decision, dict[str, float]]:
     """Who answers, and the probabilities that say so: `combine` and `choose` in one."""
     combined = combine(words, turns, system, rules)
-    return choose(combined.scores, Policy(rules.base, rules.threshold), combined.kept), combined.scores
+    return choose(combined.scores, rules.policy, combined.kept), combined.scores
 
 
 def _kept(

@@ -15,12 +15,12 @@ from adapters import AUTO, Stack, split
 from router.access import Client
 from router.asgi import Request
 from router.catalog import Catalog
-from router.choose import Decision, Reason
+from router.choose import Decision, Policy, Reason
 from router.classify.batcher import ClassifierError
 from router.classify.scorer import Judged, Scorer
 from router.conversation import Rules, Words, conclude, opening, read
 from router.errors import BadRequest
-from router.roster import Lineup, Roster
+from router.roster import Among, Lineup, Roster
 from router.split import pick
 from router.tags import HEADER
 
@@ -83,7 +83,7 @@ class Decider:
     """Decides from the request alone, so that every replica decides alike."""
 
     def __init__(self, stack: Stack, roster: Roster, catalog: Catalog) -> None:
-        self._base = stack.base.name
+        self._base, self._unsure = stack.base.name, stack.unsure
         self._system_weight = stack.router.system_weight
         self._roster, self._catalog = roster, catalog
         self._keep_text = stack.router.log_prompts
@@ -110,7 +110,9 @@ class Decider:
             return routed if version else self._versioned(routed, body)
         wanted = lineup.tags.wanted(body.get("metadata"), request.header(HEADER))
         adapters = lineup.tags.narrow(self._catalog.adapters(client), wanted)
-        return self._versioned(await self._choose(lineup, body, (self._base, *adapters)), body)
+        # A virtual model carries no tags: where they are asked for it is left out, as an adapter without them is.
+        unsure = self._unsure if not wanted and self._unsure in self._catalog.virtual(client) else None
+        return self._versioned(await self._choose(lineup, body, Among((self._base, *adapters), unsure)), body)
 
     def _versioned(self, routed: Routed, body: Mapping[str, Any]) -> Routed:
         """Of an adapter with versions, the one that this conversation has all along."""
@@ -119,27 +121,27 @@ class Decider:
             return routed
         return replace(routed, part=pick(parts, f"{routed.decision.model}\n{opening(body)}"))
 
-    async def _choose(self, lineup: Lineup, body: Mapping[str, Any], candidates: tuple[str, ...]) -> Routed:
+    async def _choose(self, lineup: Lineup, body: Mapping[str, Any], among: Among) -> Routed:
         words = read(body)
         if not words.turns:
             return Routed(Decision(self._base, None, Reason.NO_TEXT))
-        key, decided = (words.digest(), candidates), lineup.decided
+        key, decided = (words.digest(), among), lineup.decided
         known: Routed | None = decided.get(key)
         if known:
             return known
-        routed = await self._judge(lineup.scorer, words, candidates)
+        routed = await self._judge(lineup.scorer, words, among)
         if routed.scores and decided.maxsize:
             decided[key] = replace(routed, classify_ms=0.0, cached=True)
         return routed
 
-    async def _judge(self, scorer: Scorer, words: Words, candidates: tuple[str, ...]) -> Routed:
-        if len(candidates) == 1:
+    async def _judge(self, scorer: Scorer, words: Words, among: Among) -> Routed:
+        if len(among.candidates) == 1:
             return self._unjudged(Reason.NO_CANDIDATE, words)
         with_system = bool(words.system and self._system_weight)
         texts = [*words.turns, words.system] if with_system else words.turns
         began = time.perf_counter()
         try:
-            judged = await scorer.judge(texts, candidates)
+            judged = await scorer.judge(texts, among.candidates)
         except (TimeoutError, ClassifierError) as error:
             waited_ms = (time.perf_counter() - began) * 1000
             timeout = isinstance(error, TimeoutError)
@@ -147,7 +149,7 @@ class Decider:
                 Reason.CLASSIFIER_TIMEOUT if timeout else Reason.CLASSIFIER_ERROR, words, waited_ms
             )
         turns, system = (judged[:-1], judged[-1].scores) if with_system else (judged, None)
-        rules = Rules(self._base, turns[-1].threshold, self._system_weight)
+        rules = Rules(Policy(self._base, turns[-1].threshold, among.unsure), self._system_weight)
         decision, scores = conclude(words, [turn.scores for turn in turns], system, rules)
         return Routed(
             decision, scores, _waited_ms(judged), all(one.cached for one in judged), *self._logged(words)

@@ -14,13 +14,13 @@ from router.classify.scorer import Judged, Scorer
 
 
 def explain(stack: Stack, text: str) -> None:
-    """All adapters count as served, and the classifier has all the time that it needs. Exits with 1 when it fails;
+    """All models count as served, and the classifier has all the time that it needs. Exits with 1 when it fails;
     raises ConfigError when it cannot be loaded."""
     try:
         judged = asyncio.run(_judge(_patient(stack), text))
     except (ClassifierError, TimeoutError) as error:
         sys.exit(f"the classifier failed: {error or 'it took too long'}")
-    decision = choose(judged.scores, Policy(stack.base.name, judged.threshold))
+    decision = choose(judged.scores, Policy(stack.base.name, judged.threshold, stack.unsure))
     print(f"{decision.model}  ({decision.reason}, threshold {judged.threshold:.2f}, {judged.ms:.1f} ms)")
     for name, score in judged.scores.items():
         print(f"  {score:.3f}  {'█' * round(score * 30):30s}  {name}")

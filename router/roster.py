@@ -18,17 +18,27 @@ from router.tags import Tags
 
 AGAIN_S = 1.0
 
-Asked = tuple[bytes, tuple[str, ...]]
-"""What a decision depends on: the digest of a request's words, and the candidates."""
-
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Among:
+    """Whom a request may be answered by: the base and its candidates, and the virtual model where it is unsure."""
+
+    candidates: tuple[str, ...]
+    unsure: str | None = None
+
+
+Asked = tuple[bytes, Among]
+"""What a decision depends on: the digest of a request's words, and who may answer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lineup:
     """Adapters as they were at one moment, and what is made from them; replaced as a whole.
 
-    `up` has the version of everything that may have traffic, by the name that the engine knows it under.
+    `up` has the version of everything that may have traffic, by the name that the engine knows it under; that of a
+    virtual model changes with its library.
     """
 
     stack: Stack
@@ -50,7 +60,7 @@ class Roster:
         self, stack: Stack, classifiers: Mapping[ClassifierName, Relabelling], manager: Manager | None
     ) -> None:
         self._classifiers, self._manager = dict(classifiers), manager
-        up = {} if manager else dict.fromkeys(stack.parts, "")
+        up = {} if manager else dict.fromkeys((*stack.parts, *stack.lag), "")
         self.lineup = Lineup.of(stack, Scorer.of(stack, classifiers), up)
         self.problem = "the adapters are being loaded" if manager else ""
 

@@ -76,11 +76,13 @@ def wiring(tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[Wi
 
 
 @contextlib.contextmanager
-def wired(folder: Path, adapters: dict[str, dict[str, Any]] | None = None, **router: Any) -> Iterator[Wire]:
+def wired(
+    folder: Path, adapters: dict[str, dict[str, Any]] | None = None, lag: Any = None, **router: Any
+) -> Iterator[Wire]:
     """A router over a fake engine; `adapters` adds keys to those of the stack, or adapters to it."""
-    engine = FakeEngine(["base", *LABELS, *(name for name in adapters or {} if name not in LABELS)])
+    engine = FakeEngine(["base", *LABELS, *(name for name in adapters or {} if name not in LABELS), *(lag or {})])
     with serving(engine) as engine_url:
-        stack = load(write_stack(folder, engine_url, adapters, **router))
+        stack = load(write_stack(folder, engine_url, adapters, lag, **router))
         app = create_app(stack, load_classifiers(stack), HttpUpstream(stack.engine_url))
         with serving(app, stack.router.port) as url:
             wait_ready(url)
@@ -88,7 +90,11 @@ def wired(folder: Path, adapters: dict[str, dict[str, Any]] | None = None, **rou
 
 
 def write_stack(
-    folder: Path, engine_url: str, adapters: dict[str, dict[str, Any]] | None = None, **router: Any
+    folder: Path,
+    engine_url: str,
+    adapters: dict[str, dict[str, Any]] | None = None,
+    lag: Any = None,
+    **router: Any,
 ) -> Path:
     """A stack in front of a running engine."""
     file = folder / "adapters.yaml"
@@ -100,6 +106,7 @@ def write_stack(
         "engine": {"url": engine_url},
         "router": {"port": free_port(), **router},
         "adapters": named,
+        "lag": lag,
     }
     file.write_text(yaml.safe_dump(stack, sort_keys=False), encoding="utf-8")
     return file

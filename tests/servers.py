@@ -34,10 +34,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(app: Any, port: int | None = None) -> Iterator[str]:
-    """Run an ASGI app in a thread; yields its URL."""
+def serving(app: Any, port: int | None = None, socket_file: str | None = None) -> Iterator[str]:
+    """Run an ASGI app in a thread, on a port or on a unix socket; yields its URL."""
     port = port or free_port()
-    config = uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=1, ws="none")
+    config = uvicorn.Config(
+        app, port=port, uds=socket_file, log_level="critical", timeout_graceful_shutdown=1, ws="none"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -40,6 +40,22 @@ def test_what_earlier_turns_decided_says_so(scores: dict[str, float], decision: 
     assert choose(scores, POLICY, kept=True) == decision
 
 
+@pytest.mark.parametrize(
+    ("scores", "decision"),
+    [
+        ({"law": 0.49, "med": 0.4, "base": 0.11}, Decision("lag", None, Reason.BELOW_THRESHOLD)),
+        ({"law": 0.49, "base": 0.4}, Decision("lag", None, Reason.BELOW_THRESHOLD)),
+        ({"law": 0.5, "med": 0.1, "base": 0.4}, Decision("law", 0.5, Reason.CLASSIFIED)),
+        ({"law": 0.49, "base": 0.51}, Decision("base", 0.51, Reason.CLASSIFIED)),
+        ({"base": 1.0}, Decision("base", 1.0, Reason.NO_CANDIDATE)),
+    ],
+)
+def test_a_virtual_model_answers_where_an_adapter_is_ahead_and_not_sure(
+    scores: dict[str, float], decision: Decision
+) -> None:
+    assert choose(scores, Policy("base", 0.5, unsure="lag")) == decision
+
+
 def test_an_only_candidate_wins_over_a_more_probable_base() -> None:
     low = Policy(base="base", threshold=0.3)
     assert choose({"law": 0.4, "base": 0.6}, low) == Decision("law", 0.4, Reason.ONLY_CANDIDATE)

@@ -145,12 +145,12 @@ def test_no_body_is_too_odd_to_be_read(body: dict[str, Any]) -> None:
     assert all(isinstance(turn, str) and turn.strip() for turn in words.turns)
     assert len(words.turns) <= MAX_TURNS
     assert isinstance(words.system, str)
-    combine(words, [{"law": 0.5, "base": 0.5}] * len(words.turns), None, Rules("base", 0.5, 0.1))
+    combine(words, [{"law": 0.5, "base": 0.5}] * len(words.turns), None, Rules(Policy("base", 0.5), 0.1))
 
 
 # --- combine ----------------------------------------------------------------------------------------------------
 
-RULES = Rules("base", 0.5, 0.1)
+RULES = Rules(Policy("base", 0.5), 0.1)
 LAW = {"law": 0.95, "med": 0.02, "base": 0.03}
 MED = {"med": 0.95, "law": 0.02, "base": 0.03}
 BASE = {"base": 0.98, "law": 0.01, "med": 0.01}
@@ -205,13 +205,13 @@ def test_one_turn_alone_is_left_as_it_is() -> None:
 
 def test_a_system_prompt_counts_by_its_weight() -> None:
     words = Words((PASTA,), "You are a lawyer.")
-    combined = combine(words, [BASE], LAW, Rules("base", 0.5, system_weight=0.1))
+    combined = combine(words, [BASE], LAW, Rules(Policy("base", 0.5), 0.1))
     assert combined.scores["law"] == pytest.approx(0.9 * 0.01 + 0.1 * 0.95)
     assert choose(combined.scores, Policy("base", 0.5)).model == "base", "a small weight must not decide alone"
     unsure = {"law": 0.47, "med": 0.03, "base": 0.5}
-    helped = combine(words, [unsure], LAW, Rules("base", 0.5, system_weight=0.1)).scores
+    helped = combine(words, [unsure], LAW, Rules(Policy("base", 0.5), 0.1)).scores
     assert choose(helped, Policy("base", 0.5)).model == "law"
-    assert combine(words, [unsure], LAW, Rules("base", 0.5, system_weight=0.0)).scores == unsure
+    assert combine(words, [unsure], LAW, Rules(Policy("base", 0.5), 0.0)).scores == unsure
 
 
 def test_certainty_of_nought_or_one_is_survived() -> None:

@@ -531,6 +531,14 @@ def test_in_a_row_of_classifiers_the_next_is_asked_while_one_is_unsure(
     assert both.outcomes(rows, threshold=1.0).chosen.tolist() == [0, 0]
 
 
+def test_an_unsure_row_is_the_bases_whoever_answers_it(stack_file: Path, sure_and_unsure: tuple[Row, ...]) -> None:
+    text = stack_file.read_text(encoding="utf-8").replace("lag: null", "lag: {library: all}")
+    stack_file.write_text(text.replace("router:", "router:\n  unsure: lag"), encoding="utf-8")
+    outcomes = Judge(load(stack_file), [Stage(QUICK, 1.0, 0.6)]).outcomes(sure_and_unsure)
+    assert outcomes.chosen.tolist() == [1, 0]
+    assert outcomes.reason.tolist() == ["classified", "below-threshold"]
+
+
 def test_in_a_row_of_classifiers_each_decides_by_its_own_threshold(
     stack_file: Path, sure_and_unsure: tuple[Row, ...]
 ) -> None:

@@ -16,7 +16,7 @@ from adapters import Calibration, ConfigError, Stack
 from evaluation.routing.metrics import Outcomes
 from evaluation.routing.rows import Row
 from evaluation.table import clipped
-from router.choose import Decision, Reason
+from router.choose import Decision, Policy, Reason
 from router.classify import Classifier, Logits
 from router.classify.scorer import Judged, first_sure
 from router.conversation import Rules, conclude
@@ -126,7 +126,10 @@ class Judge:
         return [judged.ms for text in self._stages[0].recorded.ms if (judged := self._judge(text))]
 
     def _decide(self, row: Row, threshold: float | None) -> tuple[Decision, Mapping[str, float]]:
-        """As `router.decide` does when all adapters are served and no text is known."""
+        """As `router.decide` does when all adapters are served and no text is known.
+
+        An unsure one is the base's, whoever answers it (`router.unsure`): here is measured what was chosen.
+        """
         words = row.words
         with_system = bool(words.system and self._system_weight)
         texts = [*words.turns, words.system] if with_system else words.turns
@@ -136,8 +139,8 @@ class Judge:
         if max(one.ms for one in judged) > self._timeout_ms:
             return Decision(self.models[0], None, Reason.CLASSIFIER_TIMEOUT), {}
         turns, system = (judged[:-1], judged[-1].scores) if with_system else (judged, None)
-        rules = Rules(self.models[0], turns[-1].threshold if threshold is None else threshold, self._system_weight)
-        return conclude(words, [turn.scores for turn in turns], system, rules)
+        policy = Policy(self.models[0], turns[-1].threshold if threshold is None else threshold)
+        return conclude(words, [turn.scores for turn in turns], system, Rules(policy, self._system_weight))
 
     def _judge(self, text: str) -> Judged | None:
         """As the router's scorer, from what is recorded; None where a classifier that had to be asked failed."""
