@@ -10,7 +10,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from adapters import Adapter, ClassifierName, Stack, labels
+from adapters import Adapter, ClassifierName, Lag, Stack, labels
 from router.classify import Relabelling
 from router.classify.scorer import Scorer
 from router.manager import Manager, ManagerError
@@ -89,7 +89,8 @@ class Roster:
     async def _take(self, news: Mapping[str, Any]) -> None:
         old = self.lineup
         adapters = {name: Adapter(**keys) for name, keys in news["adapters"].items()}
-        stack = old.stack.model_copy(update={"adapters": adapters})
+        lag = {name: Lag(**keys) for name, keys in news["lag"].items()} if "lag" in news else old.stack.lag
+        stack = old.stack.model_copy(update={"adapters": adapters, "lag": lag})
         self.lineup = Lineup.of(stack, old.scorer, news["up"])  # at once; new words may take a while
         awaited = ", ".join(news["awaited"]) or "the engine is not up"
         self.problem = "" if news["settled"] else f"adapters are being loaded: {awaited}"

@@ -127,6 +127,7 @@ class News:
     """What the manager's socket says: the far end of a router, which asks for what comes after a state."""
 
     up: dict[str, str]
+    lag: dict[str, Any]
     generation: int = 0
     taken_in: int = -1
     adapters: dict[str, Any] = field(
@@ -144,7 +145,7 @@ class News:
                 break
             await asyncio.sleep(0.02)
         told = {"generation": self.generation, "settled": True, "awaited": [], "up": self.up}
-        body = orjson.dumps(told | {"adapters": self.adapters})
+        body = orjson.dumps(told | {"adapters": self.adapters, "lag": self.lag})
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
@@ -161,7 +162,7 @@ class News:
 @pytest.fixture
 def told(tmp_path: Path) -> Iterator[tuple[Wire, News]]:
     """A router whose engine lists everything all the time."""
-    engine, news = FakeEngine(["base", *LABELS, *LAG]), News({})
+    engine, news = FakeEngine(["base", *LABELS, *LAG]), News({}, dict(LAG))
     with contextlib.ExitStack() as ends:
         engine_url = ends.enter_context(serving(engine))
         socket_file = str(tmp_path / "manager.sock")
@@ -186,6 +187,18 @@ def test_they_come_and_go_with_the_managers_news(told: tuple[Wire, News]) -> Non
     assert wire.post(body=chat(LEGAL, model="lag"))[0] == 200
     news.tell()
     assert wire.get("/ready")[0] == 200
+    assert answer(wire.post(body=chat(LEGAL))[2]) == ("base", "below-threshold")
+
+
+def test_a_reload_brings_and_takes_them(told: tuple[Wire, News]) -> None:
+    wire, news = told
+    wire.engine.models.append("new")
+    news.lag = {"lag": LAG["lag"], "new": {"library": ["legal", "finance"]}}
+    news.tell(lag="aaaa", new="bbbb")
+    assert models(wire) == ["auto", "base", *LABELS, "lag", "new"]
+    news.lag = {"new": news.lag["new"]}
+    news.tell(new="bbbb")
+    assert models(wire) == ["auto", "base", *LABELS, "new"]
     assert answer(wire.post(body=chat(LEGAL))[2]) == ("base", "below-threshold")
 
 
