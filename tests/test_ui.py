@@ -123,7 +123,7 @@ def test_models_stand_in_the_routers_order_and_a_named_one_is_asked(page: Page, 
 def test_the_base_answers_in_plain_words_when_nothing_fits(page: Page) -> None:
     seen = ask(page, "Something where nothing fits?")
     assert (seen.model, seen.score) == (BASE, "25 %")
-    assert seen.reason == "no adapter fits well enough, so the base answered"
+    assert seen.reason == "no single adapter fits well enough to be chosen"
 
 
 @needs_browser

@@ -11,7 +11,7 @@ from ui.chat import Answer, Decision
 REASONS = {
     "classified": "chosen by content",
     "named": "named by you",
-    "below-threshold": "no adapter fits well enough, so the base answered",
+    "below-threshold": "no single adapter fits well enough to be chosen",
     "kept": "kept from the conversation",
     "only-candidate": "the only adapter that may answer this, and it fits",
     "no-candidate": "no adapter may answer this, so the base did",
