@@ -9,6 +9,8 @@ from typing import Any
 from adapters import Stack
 from router.access import Keys, Limits
 from router.asgi import ClientGone, Request, parsed
+from router.attribution import wanted
+from router.call import Call
 from router.decide import Decider
 from router.endpoints import Endpoint
 from router.engine import Engine
@@ -19,7 +21,7 @@ from router.errors import (
     EngineUnavailable,
     MethodNotAllowed,
 )
-from router.forward import Call, Forwarder, last_word
+from router.forward import Forwarder
 from router.life import GONE, Ledger, Life, Occupancy
 from router.tracing import Traces
 from router.watch import Watch
@@ -85,6 +87,7 @@ class Completions:
 
     async def _answered(self, endpoint: Endpoint, request: Request, body: dict[str, Any], life: Life) -> None:
         _check(body, endpoint)
+        explain = wanted(request, endpoint)
         if endpoint.model_optional and body.get("model") is None:
             body["model"] = self._base
         call: Call | None = None
@@ -92,13 +95,14 @@ class Completions:
             async with Watch(request.receive, self._router.answer_timeout_s) as watch:
                 await self._engine.up(self._router.engine_wait_s)
                 life.routed = await self._decider.decide(request, body, life.client)
-                call = Call(endpoint, body, _passed_on(request, life), life.routed, request, life, watch.end)
+                passed_on = _passed_on(request, life)
+                call = Call(endpoint, body, passed_on, life.routed, request, life, watch.end, explain)
                 await self._forwarder.forward(call)
         except (TimeoutError, asyncio.CancelledError) as why:
             error = self._cut_off(why)
             if call is None:
                 raise error from None
-            await last_word(call, error)
+            await call.last_word(error)
 
     def _cut_off(self, why: BaseException) -> ApiError:
         """What the client is told. Its leaving is a ClientGone: only the server cancels, when it has drained."""

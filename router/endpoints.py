@@ -16,6 +16,7 @@ class Endpoint:
     `needs`: one of these fields must be there. `system`: where its system prompt stands. `names`: sampling fields
     that it spells in another way, with every spelling that a client may use. `tells_usage`: its streams count
     tokens only where `stream_options` asks. `generates`: it samples an answer; the others only read.
+    `explains`: its answers have room for which adapter gave which token.
     """
 
     path: str
@@ -24,6 +25,7 @@ class Endpoint:
     names: tuple[tuple[str, tuple[str, ...]], ...] = ()
     tells_usage: bool = True
     generates: bool = True
+    explains: bool = False
     anthropic: bool = False
     model_optional: bool = False
 
@@ -39,8 +41,9 @@ _ALL = (
         system="messages",
         names=(("max_tokens", ("max_tokens", "max_completion_tokens")),),
         tells_usage=False,
+        explains=True,
     ),
-    Endpoint("/v1/completions", ("prompt", "prompt_embeds"), tells_usage=False),
+    Endpoint("/v1/completions", ("prompt", "prompt_embeds"), tells_usage=False, explains=True),
     Endpoint(
         "/v1/responses",
         ("input",),

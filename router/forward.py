@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from adapters import Stack
-from router.asgi import Request
+from router.attribution import Attribution
 from router.cache import ResponseCache, Stored
-from router.decide import Routed
-from router.endpoints import Endpoint, filled
+from router.call import Call
+from router.endpoints import filled
 from router.engine import Engine
 from router.errors import ApiError, BadRequest
-from router.life import Life
 from router.roster import Roster
-from router.sse import count, error_event, is_error, is_last, whole_events
-from router.upstream import Answer, Headers, Refused, Upstream, UpstreamError
+from router.sse import count, is_error, is_last, whole_events
+from router.upstream import Answer, Refused, Upstream, UpstreamError
 from router.usage import MARK, note, without_usage
-
-LAST_WORD_S = 0.8
-"""For a client to take the news that its time is over."""
 
 log = logging.getLogger(__name__)
 
@@ -49,26 +44,6 @@ class Opened:
         return is_error(self.first)
 
 
-@dataclass(slots=True)
-class Call:
-    """A request that has been decided, and where its answer goes. `complete` is called when nothing is missing."""
-
-    endpoint: Endpoint
-    body: dict[str, Any]
-    headers: dict[str, str]
-    routed: Routed
-    request: Request
-    life: Life
-    complete: Callable[[], None] = lambda: None
-    hide_usage: bool = False
-    started: bool = False
-
-    def answer_headers(self) -> Headers:
-        """Those of the router's own."""
-        cache: Headers = [(b"x-lora-select-cache", self.life.cache.encode())] if self.life.cache else []
-        return [*self.request.identity, *self.routed.headers, *cache]
-
-
 class Forwarder:
     """Relays calls to the engine."""
 
@@ -76,6 +51,7 @@ class Forwarder:
         router = stack.router
         self._stack, self._upstream, self._engine, self._roster = stack, upstream, engine, roster
         self._wait_s = router.engine_wait_s
+        self._attribution = Attribution(upstream)
         self._cache = ResponseCache(router.response_cache_mb, router.response_cache_s)
 
     async def forward(self, call: Call) -> None:
@@ -86,12 +62,12 @@ class Forwarder:
         try:
             await self._forward(call)
         except UpstreamError as error:
-            await fail(call, self._engine.lost(error))
+            await call.fail(self._engine.lost(error))
         except ApiError as error:
-            await fail(call, error)
+            await call.fail(error)
         except Exception:
             log.exception("a fault of the router's own, request %s", call.life.request_id)
-            await fail(call, ApiError("the router failed; its log says why"))
+            await call.fail(ApiError("the router failed; its log says why"))
 
     async def _forward(self, call: Call) -> None:
         body = self._body(call)
@@ -100,8 +76,8 @@ class Forwarder:
             stored = self._cache.get(key)
             call.life.cache = "hit" if stored else "miss"
             if stored:
-                await self._start(call, 200, stored.headers)
-                await call.request.send({"type": "http.response.body", "body": stored.body})
+                await call.start(200, stored.headers)
+                await call.send(stored.body)
                 return
         opened = await self._opened(call, body)
         if opened.answer.status == 404:
@@ -115,7 +91,13 @@ class Forwarder:
         finally:
             opened.answer.leave()
 
+    def _explains(self, call: Call) -> bool:
+        """Of an adapter and the base there is nothing more to tell than the headers do."""
+        return call.explain and call.routed.decision.model in self._roster.lineup.stack.lag
+
     def _key(self, call: Call, body: dict[str, Any]) -> bytes | None:
+        if self._explains(call):
+            return None
         try:
             version = self._roster.lineup.up.get(body["model"], "")
             return self._cache.key(call.endpoint, body, call.hide_usage, version)
@@ -175,28 +157,20 @@ class Forwarder:
                 answer.leave()
                 raise
 
-    async def _start(self, call: Call, status: int, headers: Headers) -> None:
-        ours = call.answer_headers()
-        names = {name for name, _ in ours}
-        kept = [pair for pair in headers if pair[0] not in names]
-        call.started, call.life.status = True, status
-        if status >= 400:
-            call.life.error = str(status)
-        call.life.answering()
-        await call.request.send({"type": "http.response.start", "status": status, "headers": [*kept, *ours]})
-
     async def _whole(self, call: Call, opened: Opened, keep: bytes | None) -> None:
-        answer, body = opened.answer, opened.first
+        answer, headers, body = opened.answer, opened.answer.headers, opened.first
         if MARK in body:
             note(call.life, body)
         if keep is not None:
             self._cache.put(keep, Stored(answer.headers, body))
-        await self._start(call, answer.status, answer.headers)
-        await call.request.send({"type": "http.response.body", "body": body})
+        if answer.status == 200 and self._explains(call):
+            headers, body = await self._attribution.in_body(headers, body)
+        await call.start(answer.status, headers)
+        await call.send(body)
 
     async def _stream(self, call: Call, opened: Opened, rest: AsyncIterator[bytes], keep: bytes | None) -> None:
         """Events pass as they come, untouched."""
-        await self._start(call, opened.answer.status, opened.answer.headers)
+        await call.start(opened.answer.status, opened.answer.headers)
         kept: list[bytes] | None = None if keep is None else []
         size, events = 0, opened.first
         while events:
@@ -214,10 +188,12 @@ class Forwarder:
             if is_last(events):
                 if keep is not None and kept:
                     self._cache.put(keep, Stored(opened.answer.headers, b"".join(kept)))
+                if self._explains(call) and not call.life.error:
+                    events = await self._attribution.in_stream(opened.first, events)
                 call.complete()
-            await call.request.send({"type": "http.response.body", "body": events, "more_body": True})
+            await call.send(events, more=True)
             events = await anext(rest, b"")
-        await call.request.send({"type": "http.response.body", "body": b""})
+        await call.send(b"")
 
 
 async def _opened(answer: Answer) -> Opened:
@@ -227,27 +203,6 @@ async def _opened(answer: Answer) -> Opened:
         return Opened(answer, await answer.read())
     rest = whole_events(answer.chunks())
     return Opened(answer, await anext(rest, b""), rest)
-
-
-async def fail(call: Call, error: ApiError) -> None:
-    """As an error page, or where the answer has started as the stream's last event."""
-    call.life.error = error.code or error.kind
-    if not call.started:
-        call.life.status = error.status
-        await call.request.fail(error, call.answer_headers(), call.endpoint.anthropic)
-        return
-    last = error_event(error.body(call.endpoint.anthropic), call.endpoint.anthropic)
-    await call.request.send({"type": "http.response.body", "body": last, "more_body": True})
-    await call.request.send({"type": "http.response.body", "body": b""})
-
-
-async def last_word(call: Call, error: ApiError) -> None:
-    """End a call that nothing else bounds any more: a client that does not even read the error is cut off."""
-    try:
-        async with asyncio.timeout(LAST_WORD_S):
-            await fail(call, error)
-    except TimeoutError:
-        await call.request.abort()
 
 
 def _dumped(body: dict[str, Any]) -> bytes:

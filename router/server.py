@@ -21,7 +21,7 @@ from router.errors import ApiError, BadRequest, TooSlow
 from router.stop import Stop
 
 GRACE_S = 1
-"""For last words (router/forward.py), and for connections that are still closing."""
+"""For last words (router/call.py), and for connections that are still closing."""
 
 CONTINUE = b"HTTP/1.1 100 "
 OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)

@@ -23,6 +23,8 @@ PORTS = range(20_000, 32_000)
 """Below those that Linux gives to connections: until a free one is used, nobody else is given it by chance."""
 _turns = itertools.count(os.getpid() * 1009)
 
+REQUESTS = "/lora_select/requests/"
+
 
 def free_port() -> int:
     """A port that nobody listens on, each time another one."""
@@ -63,7 +65,8 @@ class FakeEngine:
     then waits until the client goes where `stall` is set. For every model but the base: "fail" answers 500, "gone"
     404, "drop" closes the connection without a word, "event" begins a stream with an error event.
     `echo`: what the model says, instead of "hello" or of the words of a stream, of which there are `words`.
-    `looks` counts how often it was asked for its models.
+    `looks` counts how often it was asked for its models. `told`: status and body of what it says, to GET
+    /lora_select/requests/ID, of the answer with that id; `asked` are those ids.
     """
 
     models: list[str]
@@ -72,6 +75,9 @@ class FakeEngine:
     seen_headers: list[dict[str, str]] = field(default_factory=list)
     seen_paths: list[str] = field(default_factory=list)
     looks: int = 0
+    told: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    told_after_s: float = 0.0
+    asked: list[str] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,6 +94,10 @@ class FakeEngine:
                 200,
                 {"object": "list", "data": [{"id": name} for name in self.models] if self.models else None},
             )
+        elif scope["path"].startswith(REQUESTS):
+            self.asked.append(scope["path"].removeprefix(REQUESTS))
+            await asyncio.sleep(self.told_after_s)
+            await _json(send, *self.told.get(self.asked[-1], (404, {"detail": "Not Found"})))
         else:
             await self._complete(scope, receive, send)
 

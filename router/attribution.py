@@ -1,0 +1,125 @@
+"""Which adapter gave each token of an answer: asked of the engine (vllm_plugin) when the answer is complete.
+
+Only a virtual model (`lag`) has more to tell than `x-lora-select-adapter`. What the engine says becomes the field
+`lora_select` of the body, or of one more chunk of the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from adapters import split
+from router.asgi import Headers, Request
+from router.endpoints import ENDPOINTS, Endpoint
+from router.errors import BadRequest
+from router.sse import DONE, END
+from router.upstream import Upstream, UpstreamError
+
+HEADER = b"x-lora-select-explain"
+TOKENS = b"tokens"
+
+ROUTE = "/lora_select/requests/"
+FIELD = "lora_select"
+
+TIMEOUT_S = 5.0
+"""The answer itself is there, and waits no longer."""
+
+SAME = ("id", "object", "created", "model")
+"""What all chunks of a stream have in common."""
+
+SILENT = "the engine did not tell which adapters it used"
+UNKNOWN = "the engine cannot tell which adapters it used: it was too long ago, or lora_select_vllm is not there"
+
+log = logging.getLogger(__name__)
+
+
+def wanted(request: Request, endpoint: Endpoint) -> bool:
+    """Whether a request asks for it. Raises BadRequest where it cannot be told."""
+    value = request.header(HEADER)
+    if value is None:
+        return False
+    name = HEADER.decode()
+    if not endpoint.explains:
+        places = " and ".join(path for path, one in ENDPOINTS.items() if one.explains)
+        raise BadRequest(f"{name} is not valid on {endpoint.path}, only on {places}", param=name)
+    if value != TOKENS:
+        message = f'{name} takes "{TOKENS.decode()}", not "{value.decode("latin-1")}"'
+        raise BadRequest(message, param=name)
+    return True
+
+
+class Attribution:
+    """The engine's word, in the form that clients get. An answer is never lost for want of it."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def in_body(self, headers: Headers, body: bytes) -> tuple[Headers, bytes]:
+        """An answer with the field. What it has already stays byte for byte."""
+        head = _object(body)
+        if "id" not in head:
+            return headers, body
+        field = orjson.dumps({FIELD: await self._field(str(head["id"]))})
+        body = body[: body.rindex(b"}")] + b"," + field[1:]
+        kept = [pair for pair in headers if pair[0] != b"content-length"]
+        return [*kept, (b"content-length", b"%d" % len(body))], body
+
+    async def in_stream(self, first: bytes, last: bytes) -> bytes:
+        """The last events of a stream with a chunk before `data: [DONE]`; `first`: those that it began with."""
+        done = next((done for done in DONE if last.endswith(done)), None)
+        head = _object(first.partition(b"data: ")[2].partition(b"\n")[0])
+        if done is None or "id" not in head:
+            return last
+        same = {key: head[key] for key in SAME if key in head}
+        chunk = same | {"choices": [], FIELD: await self._field(str(head["id"]))}
+        return last.removesuffix(done) + b"data: " + orjson.dumps(chunk) + END + done
+
+    async def _field(self, answer: str) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                status, raw = await self._get(ROUTE + quote(answer, safe=""))
+        except (UpstreamError, TimeoutError) as error:
+            log.warning("the engine did not tell which adapters gave %s: %r", answer, error)
+            return {"error": SILENT}
+        if status == 404:
+            return {"error": UNKNOWN}
+        try:
+            return {"choices": [_choice(one) for one in orjson.loads(raw)["choices"]]}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.warning("the engine said of %s, with status %d: %r", answer, status, raw[:200])
+            return {"error": f"{SILENT}: status {status}"}
+
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        answer = await self._upstream.ask("GET", path)
+        try:
+            return answer.status, await answer.read()
+        finally:
+            answer.leave()
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _choice(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Under the names that clients know: the versions of an adapter are one."""
+    shares = defaultdict[str, float](float)
+    for adapter, share in told["adapters"].items():
+        shares[split(adapter)[0]] += share
+    return {"adapters": shares, **{part: [_token(one) for one in told[part]] for part in ("prompt", "tokens")}}
+
+
+def _token(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """None for a token of the prompt that was cached."""
+    return told and {**told, "adapter": told["adapter"] and split(told["adapter"])[0]}
