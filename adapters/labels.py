@@ -11,9 +11,13 @@ from typing import Any
 
 import yaml
 
+from adapters.fields import ClassifierName
 from adapters.schema import ConfigError, Ref, Stack, path_key, split
 
 MANIFEST, CARD = "manifest.json", "README.md"
+
+DATA_FREE: ClassifierName = "spectral"
+"""The classifier that reads no label."""
 
 TECHNICAL = re.compile(
     r"base_model:.*|license:.*|region:.*|arxiv:.*|dataset:.*|lora|qlora|peft|adapter|adapters|transformers|"
@@ -48,7 +52,7 @@ def label(stack: Stack, name: str) -> Label:
     """An adapter's label: its own, or else from its manifest, its README's front matter, or its dataset's name.
 
     One with versions is looked for in its path first, then in each version; that label is every version's.
-    Raises ConfigError when none of them says what the adapter is about.
+    Raises ConfigError when none of them says what the adapter is about, unless no classifier of the stack asks.
     """
     given = stack.adapters[name].label
     if given is not None:
@@ -58,6 +62,8 @@ def label(stack: Stack, name: str) -> Label:
         if found := next(_read(_files_of(place)), None):
             return found
         looked.append(str(place.folder or f"{place} (as far as the hub's cache on this machine holds it)"))
+    if stack.router.classifier == (DATA_FREE,):
+        return Label(split(name)[0], f"its name, as {DATA_FREE} reads none")
     there = ", ".join(looked)
     key = f"adapters.{split(name)[0]}.label"
     raise stack.error(key, f"missing, and neither {MANIFEST} nor {CARD} in {there} says what it is about")

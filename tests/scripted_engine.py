@@ -1,4 +1,4 @@
-"""An engine that scores by a rule, for the scoring classifier's choices and errors."""
+"""An engine that scores by a rule, for the choices and errors of the classifiers that ask the served base."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from router.asgi import Receive, Scope, Send
 class ScriptedEngine:
     """Has vLLM's two routes; says yes where a text holds a word of the question, and is biased towards taxes.
 
-    A word is a token, and so is any other character; with `characters`, every character is.
+    And the plugin's: of the scores, an adapter of the `library` gets a part for each of its words that a text
+    holds, beside one for nothing. A word is a token, and so is any other character; with `characters`, every
+    character is.
     """
 
     limit: int = 512
@@ -25,6 +27,7 @@ class ScriptedEngine:
     characters: bool = False
     failing: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     words: list[str] = field(default_factory=lambda: ["<s>"])
+    library: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Entry point of ASGI."""
@@ -42,6 +45,8 @@ class ScriptedEngine:
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """What vLLM would say."""
+        if path == "/lora_select/spectral":
+            return self.spectral(body["prompt_token_ids"])
         assert body["model"] == "base"
         if path == "/tokenize":
             split = re.findall(r"." if self.characters else r" ?\w+|.", body["prompt"], re.S)
@@ -50,6 +55,13 @@ class ScriptedEngine:
         prompts = ["".join(self.words[token] for token in body["query"] + item) for item in body["items"]]
         scores = [{"index": index, "score": self.yes(prompt)} for index, prompt in enumerate(prompts)]
         return {"data": scores[::-1]}
+
+    def spectral(self, tokens: list[int]) -> dict[str, Any]:
+        assert len(tokens) < self.limit
+        held = [self.words[token].strip() for token in tokens]
+        parts = {name: 1 + sum(map(held.count, words.split())) for name, words in self.library.items()}
+        scores = {name: part / sum(parts.values()) for name, part in parts.items()}
+        return {"tokens": len(tokens), "votes": scores, "scores": scores}
 
     def yes(self, prompt: str) -> float:
         text, question = prompt.split("Question: Is this text about ")

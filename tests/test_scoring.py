@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapters import labels
 from router.choose import Policy, choose, probabilities
-from router.classify import scoring
-from router.classify.scoring import CONTENT_FREE, Engine, EngineError, ScoringClassifier, Unreachable
+from router.classify import engine as client
+from router.classify.engine import Engine, EngineError, Unreachable
+from router.classify.scoring import CONTENT_FREE, ScoringClassifier
 from tests.conftest import Wire, chat
 from tests.scripted_engine import ScriptedEngine
 from tests.servers import free_port, serving
@@ -169,7 +170,7 @@ NO_MODEL = b'{"error": {"message": "The model `base` does not exist.", "type": "
 def test_what_goes_wrong_is_one_line_and_is_tried_again(
     scripted: tuple[ScriptedEngine, str], change: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "PAUSE_S", 0.0)
+    monkeypatch.setattr(client, "PAUSE_S", 0.0)
     engine, url = scripted
     classifier = classifier_at(url, timeout_s=0.5)
     usual = {name: getattr(engine, name) for name in change}
@@ -206,7 +207,7 @@ def test_an_engine_that_says_nothing_is_left_alone_for_a_moment(
     engine.delay_s = 0.0
     with pytest.raises(Unreachable, match="timed out"):
         classifier.logits(["two courts"])
-    monkeypatch.setattr(scoring, "PAUSE_S", 0.0)
+    monkeypatch.setattr(client, "PAUSE_S", 0.0)
     assert classifier.logits(["two courts"])[0]["legal"] > 1
 
 

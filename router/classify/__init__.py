@@ -1,4 +1,4 @@
-"""Zero-shot classifiers behind one protocol: from the adapters' labels alone, with no training (issue 3)."""
+"""Zero-shot classifiers behind one protocol: from the adapters' labels or weights, with no training (issue 3)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Protocol
 from adapters import ClassifierName, Stack, labels
 
 Logits = Mapping[str, float]
-"""One number for every adapter and one for the base."""
+"""One number for the base and one for every adapter that can be judged; the others take no share."""
 
 
 class Classifier(Protocol):
-    """Judges texts from the adapters' labels alone. Called from one worker thread, never concurrently."""
+    """Judges texts from what there is of the adapters. Called from one worker thread, never concurrently."""
 
     batches: bool
     """Several texts at once cost less than one after the other. Where they do not, each is answered by itself."""
 
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """Per text, a logit for every adapter and one for the base: a softmax makes them probabilities."""
+        """Per text, a logit for the base and one for every adapter that can be judged: a softmax makes them
+        probabilities."""
 
 
 class Relabelling(Classifier, Protocol):
@@ -52,3 +53,7 @@ def _load(stack: Stack, name: ClassifierName, texts: Mapping[str, str]) -> Relab
             from router.classify.embedding import EmbeddingClassifier
 
             return EmbeddingClassifier.load(stack, texts)
+        case "spectral":
+            from router.classify.spectral import SpectralClassifier
+
+            return SpectralClassifier.load(stack, texts)
