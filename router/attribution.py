@@ -122,4 +122,4 @@ def _choice(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _token(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """None for a token of the prompt that was cached."""
-    return told and {**told, "adapter": told["adapter"] and split(told["adapter"])[0]}
+    return None if told is None else {**told, "adapter": told["adapter"] and split(told["adapter"])[0]}
