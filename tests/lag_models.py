@@ -40,7 +40,7 @@ class Base:
             "down_proj": (self.hidden, self.mlp),
         }[module]  # fmt: skip
 
-    def config(self) -> dict[str, object]:
+    def config(self, dtype: torch.dtype) -> dict[str, object]:
         return {
             "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
             "hidden_size": self.hidden, "head_dim": self.head_dim, "intermediate_size": self.mlp,
@@ -48,10 +48,10 @@ class Base:
             "num_hidden_layers": self.layers, "vocab_size": self.vocabulary, "sliding_window": None,
             "max_position_embeddings": self.positions, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "bos_token_id": 1,
-            "eos_token_id": 2, "dtype": "float32",
+            "eos_token_id": 2, "dtype": str(dtype).removeprefix("torch."),
         }  # fmt: skip
 
-    def write(self, folder: Path, seed: int) -> Path:
+    def write(self, folder: Path, seed: int, dtype: torch.dtype = torch.float32) -> Path:
         """A model with random weights of the usual size, and a tokenizer that has one word per token."""
         random = torch.Generator().manual_seed(seed)
         weights = {
@@ -66,15 +66,16 @@ class Base:
             for norm in ("input_layernorm", "post_attention_layernorm"):
                 weights[f"model.layers.{layer}.{norm}.weight"] = 1 + _normal(random, (self.hidden,), 0.1)
         folder.mkdir(parents=True)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(self.config()))
+        rounded = {name: weight.to(dtype) for name, weight in weights.items()}
+        save_file(rounded, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(self.config(dtype)))
         _write_tokenizer(folder, self.vocabulary)
         return folder
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What PEFT's files say about one; `ranks` are exceptions from `rank`, by module, `missing` (layer, module)."""
+    """What PEFT's files say; `ranks` are exceptions from `rank`, by module, `missing` is (layer, module)."""
 
     modules: Sequence[str] = ATTENTION
     rank: int = 8
@@ -86,7 +87,7 @@ class Adapter:
     size: float = 1.0
     """Of its delta, beside the base's weights."""
 
-    def write(self, folder: Path, base: Base, seed: int) -> Path:
+    def write(self, folder: Path, base: Base, seed: int, dtype: torch.dtype = torch.float32) -> Path:
         random = torch.Generator().manual_seed(seed)
         tensors = {}
         for layer in self.layers:
@@ -102,7 +103,8 @@ class Adapter:
                     random, (outputs, rank), self.size / scaling / rank**0.5
                 )
         folder.mkdir(parents=True)
-        save_file(tensors, folder / "adapter_model.safetensors")
+        rounded = {name: weight.to(dtype) for name, weight in tensors.items()}
+        save_file(rounded, folder / "adapter_model.safetensors")
         described = {
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "base", "r": self.rank,
             "lora_alpha": self.alpha, "use_rslora": self.rslora, "rank_pattern": dict(self.ranks),
