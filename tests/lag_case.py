@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 from lora_select_vllm.spec import virtual_path
 
-from tests.lag_models import ATTENTION, MLP, Adapter, Base
+from tests.lag_models import ATTENTION, MLP, Adapter, Base, name
 from tests.lag_offline import Asked, Got
-from tests.lag_reference import Lag, Model, Reference
+from tests.lag_reference import Lag, Model, Place, Reference
 
 ADAPTERS = {
     "legal": Adapter(),
@@ -34,6 +35,9 @@ LIBRARY_SLOTS = len({*TASK, *KNOWLEDGE, *BOTH})
 SLOTS = len(ADAPTERS) - LIBRARY_SLOTS
 """None to spare: an adapter in the last one is where vLLM's base rows went wrong."""
 
+MODULES = tuple(name(layer, module) for layer in range(4) for module in ATTENTION + MLP)
+"""In the order in which a token passes them."""
+
 POWER = 5.0
 """Nats by which any two models differ somewhere: a mistake about which adapter, k, score or library would show."""
 EXACT = 1e-4
@@ -45,7 +49,7 @@ CLEAR = 5e-6
 def models(adapters: Sequence[str] = tuple(ADAPTERS)) -> dict[str, Model]:
     """The base, every adapter by itself, and LAG in all ways that differ; with k = 1 no score is asked."""
     found: dict[str, Model] = {"base": None}
-    found.update((name, name) for name in adapters)
+    found.update((adapter, adapter) for adapter in adapters)
     for label, libraries in (("task", (TASK,)), ("both", (BOTH,)), ("two", (TASK, KNOWLEDGE))):
         found[f"{label} 1"] = Lag(libraries, 1)
         for k in (2, min(map(len, libraries))):
@@ -77,9 +81,9 @@ class Case:
         random = torch.Generator().manual_seed(seed)
         return [int(token) for token in torch.randint(3, self.vocabulary, (length,), generator=random)]
 
-    def asked(self, tokens: list[int], model: Model, prompt_log_probs: bool = True) -> Asked:
+    def asked(self, tokens: list[int], model: Model, **how: Any) -> Asked:
         """A request to `model`."""
-        return Asked(tokens, self.request(model), prompt_log_probs)
+        return Asked(tokens, self.request(model), **how)
 
     def request(self, model: Model) -> tuple[str, int, str] | None:
         """Name, id and path of its LoRARequest."""
@@ -95,14 +99,32 @@ class Case:
         return f"lag {path}", 100 + list(models().values()).index(model), path
 
 
-def close(case: Case, got: Got, model: Model) -> float:
-    """Nats between engine and reference, all positions and tokens; raises where the choice itself is too close."""
+def off(case: Case, got: Got, model: Model) -> float:
+    """Nats between engine and reference, of all that was got; raises where a choice is too close to judge."""
     wanted = case.reference.answer(got.tokens, model)
     assert wanted.margin > CLEAR, f"{model}: a near tie of {wanted.margin:.1e}; take another seed"
-    return float((wanted.log_probs[-len(got.log_probs) :] - got.log_probs).abs().max())
+    return apart(wanted.log_probs, got.log_probs)
+
+
+def apart(wanted: torch.Tensor, got: torch.Tensor) -> float:
+    """The largest difference of log-probabilities [T, vocabulary], where `got` may lack the first positions."""
+    assert got.shape[1] == wanted.shape[1]
+    return float((wanted[-len(got) :] - got).abs().max())
+
+
+def choices(got: Got, model: Lag) -> dict[Place, torch.Tensor]:
+    """What the engine chose, as the reference says it; of a request that was alone."""
+    table = torch.full((len(ADAPTERS) + 2,), -1)  # by adapter's id; the last is -1's
+    for library in model.libraries:
+        for place, member in enumerate(library):
+            table[1 + list(ADAPTERS).index(member)] = place
+    # The engine asks for as many libraries as any of its virtual adapters has.
+    libraries = sum(map(len, got.choices)) // (len(got.tokens) * len(MODULES))
+    places = [(module, number) for module in MODULES for number in range(libraries)]
+    return {place: table[torch.cat(got.choices[at :: len(places)])] for at, place in enumerate(places)}
 
 
 def power(case: Case, tokens: list[int], some: Mapping[str, Model]) -> dict[tuple[str, str], float]:
     """Of each two models, the largest difference in nats."""
     said = {name: case.reference.answer(tokens, model).log_probs for name, model in some.items()}
-    return {(one, other): float((said[one] - said[other]).abs().max()) for one, other in combinations(said, 2)}
+    return {(one, other): apart(said[one], said[other]) for one, other in combinations(said, 2)}

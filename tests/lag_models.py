@@ -62,7 +62,7 @@ class Base:
         for layer in range(self.layers):
             for module in ATTENTION + MLP:
                 shape = self.shape(module)
-                weights[f"model.{_name(layer, module)}.weight"] = _normal(random, shape, shape[1] ** -0.5)
+                weights[f"model.{name(layer, module)}.weight"] = _normal(random, shape, shape[1] ** -0.5)
             for norm in ("input_layernorm", "post_attention_layernorm"):
                 weights[f"model.layers.{layer}.{norm}.weight"] = 1 + _normal(random, (self.hidden,), 0.1)
         folder.mkdir(parents=True)
@@ -96,10 +96,10 @@ class Adapter:
                     continue
                 rank, (outputs, inputs) = self.ranks.get(module, self.rank), base.shape(module)
                 scaling = self.alpha / (rank**0.5 if self.rslora else rank)
-                name = f"base_model.model.model.{_name(layer, module)}"
-                tensors[f"{name}.lora_A.weight"] = _normal(random, (rank, inputs), inputs**-0.5)
+                path = f"base_model.model.model.{name(layer, module)}"
+                tensors[f"{path}.lora_A.weight"] = _normal(random, (rank, inputs), inputs**-0.5)
                 # the delta of a token is then as large as `size` times the base's, whatever rank and alpha are
-                tensors[f"{name}.lora_B.weight"] = _normal(
+                tensors[f"{path}.lora_B.weight"] = _normal(
                     random, (outputs, rank), self.size / scaling / rank**0.5
                 )
         folder.mkdir(parents=True)
@@ -114,7 +114,8 @@ class Adapter:
         return folder
 
 
-def _name(layer: int, module: str) -> str:
+def name(layer: int, module: str) -> str:
+    """What transformers calls it, below "model."."""
     return f"layers.{layer}.{'self_attn' if module in ATTENTION else 'mlp'}.{module}"
 
 

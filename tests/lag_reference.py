@@ -61,7 +61,8 @@ class Answer:
     choices: dict[Place, Tensor] = field(default_factory=dict)
     """[T] each; what the scores say, also where another choice was forced."""
     margins: dict[Place, Tensor] = field(default_factory=dict)
-    """[T] each: how close a choice was, relative: best to second score, or k-th to next in the filter."""
+    """[T] each: how close a choice was: best to second score, relative, or k-th to next in the filter, relative to
+    what any direction would give."""
 
     @property
     def margin(self) -> float:
@@ -143,13 +144,14 @@ class _Pass:
         return int(self.config["head_dim"])
 
     def _rotated(self, x: Tensor) -> Tensor:
-        half = torch.arange(0, self._head_dim, 2, dtype=torch.float64) / self._head_dim
-        speeds = self.config["rope_parameters"]["rope_theta"] ** -half
-        angles = (torch.arange(len(x), dtype=torch.float64)[:, None] * speeds)[:, None]
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat(
-            [first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], -1
+        # A Mistral's angles are float32 by definition: far into a context float64 would be another model.
+        speeds = 1 / self.config["rope_parameters"]["rope_theta"] ** (
+            torch.arange(0, self._head_dim, 2).float() / self._head_dim
         )
+        angles = (torch.arange(len(x)).float()[:, None] * speeds)[:, None]
+        cos, sin = angles.cos().double(), angles.sin().double()
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
     def _mlp(self, name: str, x: Tensor) -> Tensor:
         gate, up = self._linear(f"{name}.gate_proj", x), self._linear(f"{name}.up_proj", x)
@@ -180,17 +182,17 @@ class _Pass:
 
 
 def choose(deltas: Mapping[int, Delta], k: int, score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The adapter of each row of `x` [T, in], and how close that was, relative; each [T]."""
+    """The adapter of each row of `x` [T, in], and how close that was; each [T]."""
     numbers, k = torch.tensor(list(deltas)), min(k, len(deltas))
     arrow = torch.stack([delta.arrow(x) for delta in deltas.values()], -1)
     scores = torch.stack([delta.score(x, score) for delta in deltas.values()], -1)
     ranked, order = arrow.sort(descending=True, stable=True)
     kept = scores.gather(1, order[:, :k])
     best = order.gather(1, kept.argmax(-1, keepdim=True)).squeeze(1)
-    border = _gap(ranked[:, k - 1], ranked[:, k]) if k < len(deltas) else torch.ones(len(x))
-    tops = kept.topk(min(2, k)).values
-    return numbers[best], torch.minimum(border, _gap(tops[:, 0], tops[:, 1]) if k > 1 else torch.ones(len(x)))
-
-
-def _gap(larger: Tensor, smaller: Tensor) -> Tensor:
-    return (larger - smaller) / larger
+    margin = torch.ones(len(x), dtype=torch.float64)
+    if k < len(deltas):
+        margin = torch.minimum(margin, (ranked[:, k - 1] - ranked[:, k]) / x.pow(2).mean(-1).sqrt())
+    if k > 1:
+        tops = kept.topk(2).values
+        margin = torch.minimum(margin, 1 - tops[:, 1] / tops[:, 0])
+    return numbers[best], margin
