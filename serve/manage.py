@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _list(manage: Manage, told: argparse.Namespace) -> None:
     listed = manage.call("GET", "/adapters")
-    print(json.dumps(listed, indent=2) if told.json else _table(listed["adapters"]))
+    print(json.dumps(listed, indent=2) if told.json else _table(listed["adapters"] + listed["lag"]))
 
 
 def _add(manage: Manage, told: argparse.Namespace) -> None:

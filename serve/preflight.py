@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ def preflight(stack: Stack) -> Preflight:
     adapter does not: the others are served.
     """
     if stack.engine.url:
-        return Preflight(None, (_remote(stack),))
+        return Preflight(None, tuple(_remote(stack)))
     try:
         build = installed_build()
     except RuntimeError as error:
@@ -40,11 +41,13 @@ def preflight(stack: Stack) -> Preflight:
     return _local(stack, build, this_machine())
 
 
-def _remote(stack: Stack) -> str:
-    return (
+def _remote(stack: Stack) -> Iterator[str]:
+    yield (
         f"engine: none started, {stack.engine.url} is used (engine.url): its arguments, its memory, base and "
         "adapters' files are its own machine's, and not checked here"
     )
+    if stack.lag:
+        yield f"engine: {', '.join(stack.lag)}: up where that engine lists it"
 
 
 def _local(stack: Stack, build: Build, machine: Machine) -> Preflight:

@@ -14,6 +14,7 @@ from serve.engine.base import dtype_of
 from serve.engine.machine import OURS, Build, Machine
 from serve.engine.memory import Estimate, Room, room
 from serve.engine.quantization import method
+from serve.lint.library import members, takes_all
 
 OWNED = {
     "model": "base.model",
@@ -27,6 +28,10 @@ OWNED = {
     "api-key": "nothing: the engine is reached from this machine only, and the router has no key for it",
 }
 """Engine arguments that another key of adapters.yaml decides."""
+
+
+ADDITIONAL, PLUGIN = "additional-config", "lora_select"
+"""vLLM's argument for plugins, and our part of it."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,15 @@ def engine_command(
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(stack.base_ref())]
     argv += ["--served-model-name", stack.base.name, "--host", "127.0.0.1", "--port", str(stack.engine.port)]
     argv += ["--enable-lora"]
-    derived = _adapters(stack, rooms) + (_cpu(stack, machine, found) if build.cpu else _cuda(stack))
+    derived = _adapters(stack, rooms) + _library(stack, rooms, build)
+    derived += _cpu(stack, machine, found) if build.cpu else _cuda(stack)
     for flag, value, why in derived:
         argv += [flag, value] if flag else []
         notes.append(f"engine: {' '.join(filter(None, (flag, value)))}: {why}")
     if template := stack.chat_template():
         argv += ["--chat-template", str(template)]
-    argv += [word for key, value in stack.engine_args.items() for word in _flag(key, value)]
+    own = stack.engine_args | ({} if rooms.library == 0 else {ADDITIONAL: _additional(stack, rooms.library)})
+    argv += [word for key, value in own.items() for word in _flag(key, value)]
     notes += _told(stack, base)
     env, reasons = _environment(stack, build, machine)
     return Command(tuple(argv), env, (*notes, *reasons), rooms, found)
@@ -83,6 +90,32 @@ def _adapters(stack: Stack, rooms: Room) -> Derived:
     if "max-lora-rank" not in stack.engine_args:
         derived.append(("--max-lora-rank", str(rooms.rank), f"holds {', '.join(stack.adapters)}"))
     return derived
+
+
+def _library(stack: Stack, rooms: Room, build: Build) -> Derived:
+    """Places that no adapter outside the libraries takes; without them LAG is off."""
+    if not rooms.library:
+        return []
+    inside = ", ".join(members(stack)) or "what a reload brings"
+    more = " and one more, for an update beside the old version"
+    more += ", and one to add" if takes_all(stack) else ""
+    why = "engine.library_slots" if stack.engine.library_slots else f"{inside}{more}"
+    derived = [("", f"{rooms.library} library slots ({ADDITIONAL})", why)]
+    if not build.cpu:
+        derived.append(("", "LAG", "unproven: it has not run on a GPU yet"))
+    return derived
+
+
+def _additional(stack: Stack, slots: int) -> dict[str, Any]:
+    """--additional-config, with what the stack itself passes in it."""
+    given = stack.engine_args.get(ADDITIONAL) or {}
+    if not isinstance(given, dict):
+        raise stack.error(
+            f"engine.args.{ADDITIONAL}", f"must be a mapping, to which {PLUGIN} is added (is {given!r})"
+        )
+    if PLUGIN in given:
+        raise stack.error(f"engine.args.{ADDITIONAL}.{PLUGIN}", "decided by engine.library_slots")
+    return given | {PLUGIN: {"library_slots": slots}}
 
 
 def _cpu(stack: Stack, machine: Machine, found: Estimate | None) -> Derived:
@@ -133,6 +166,11 @@ def _environment(stack: Stack, build: Build, machine: Machine) -> tuple[dict[str
     others = machine.plugins if given is None else filter(None, map(str.strip, given.split(",")))
     plugins = ",".join(dict.fromkeys((*OURS, *others)))
     why.append(f"engine: plugins {plugins}")
+    if machine.has_ours and build.grouped:
+        why.append(
+            "engine: adapters are computed by LoRA-Select's wrapper, with rows grouped by slot: vLLM's own gives "
+            "the base's rows the last slot's adapter, and is slower"
+        )
     if not machine.has_ours:
         why.append("engine: vllm_plugin/ is not installed, without which no adapter is loaded: run `make install`")
     return env | dict(stack.engine.env) | {"VLLM_PLUGINS": plugins}, why

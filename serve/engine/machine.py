@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class Build:
 
     version: str
     cpu: bool
+
+    @property
+    def grouped(self) -> bool:
+        """Whether vllm_plugin/ replaces vLLM's own LoRA on this build (vllm#48421)."""
+        major, minor = (*map(int, re.findall(r"\d+", self.version)), 0, 0)[:2]
+        return self.cpu and (major, minor) < (0, 33)
 
 
 @dataclass(frozen=True)

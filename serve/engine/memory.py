@@ -14,8 +14,9 @@ from serve.engine.base import size as base_size
 from serve.engine.machine import Build, Machine
 from serve.lint.files import CONFIG, WEIGHTS, here
 from serve.lint.fit import targeted
+from serve.lint.library import members, takes_all
 from serve.lint.peft import LORA_RANKS
-from serve.lint.shape import Shape, shape
+from serve.lint.shape import Shape, Width, shape
 from serve.lint.weights import WeightsError, header
 
 GIB = 1 << 30
@@ -25,22 +26,29 @@ LONG_REQUESTS, SEQUENCES = 16, 256
 DEFAULT_RANK = 16
 """What vLLM takes for --max-lora-rank when it is told none."""
 
+FLOAT32 = 4
+"""Bytes of a number that LAG chooses with: in 16 bits, near ties would flip."""
+
 GPU_SHARE = 0.92
 """vLLM's own --gpu-memory-utilization."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Places for adapters: in the engine's batches, in host memory, and the highest rank they hold."""
+    """Places for adapters: in the engine's batches, in host memory, of what rank, and in libraries."""
 
     slots: int
     host: int
     rank: int
+    library: int = 0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes, but for `parameters`, `length` (tokens of the longest request) and `dtype`."""
+    """Bytes, but for `parameters`, `length` (tokens of the longest request) and `dtype`.
+
+    `library`: what LAG chooses with, beside the slots of its adapters.
+    """
 
     parameters: int
     dtype: str
@@ -50,6 +58,7 @@ class Estimate:
     kv_token: int
     kv: int
     length: int
+    library: int = 0
 
     @property
     def tokens(self) -> int:
@@ -59,7 +68,7 @@ class Estimate:
     @property
     def total(self) -> int:
         """Everything that is counted here; the process itself and its activations take about a GiB more."""
-        return self.base + self.slots + self.host + self.kv
+        return self.base + self.slots + self.library + self.host + self.kv
 
 
 def room(stack: Stack, ranks: Mapping[str, int]) -> Room:
@@ -73,7 +82,7 @@ def room(stack: Stack, ranks: Mapping[str, int]) -> Room:
     least = DEFAULT_RANK if len(ranks) < len(stack.adapters) else 1
     need = max([least, *ranks.values()])
     rank = next((allowed for allowed in LORA_RANKS if allowed >= need), LORA_RANKS[-1])
-    return Room(slots, host, _number(stack.engine_args.get("max-lora-rank")) or rank)
+    return Room(slots, host, _number(stack.engine_args.get("max-lora-rank")) or rank, _library(stack))
 
 
 def estimate(stack: Stack, base: dict[str, Any], rooms: Room, build: Build, machine: Machine) -> Estimate | None:
@@ -85,21 +94,28 @@ def estimate(stack: Stack, base: dict[str, Any], rooms: Room, build: Build, mach
     size = DTYPES[dtype]
     lora = DTYPES.get(str(stack.engine_args.get("lora-dtype")), size)
     weights = base_size(stack, base, known)
-    slots = rooms.slots * rooms.rank * lora * sum(map(sum, _wrapped(stack, known)))
+    wrapped = _wrapped(stack, known)
+    slots = (rooms.slots + rooms.library) * rooms.rank * lora * sum(map(sum, wrapped.values()))
+    routed = [width for name, width in wrapped.items() if name.startswith(known.layer)]
+    copied = build.cpu and lora < FLOAT32
+    scores = rooms.library * sum(_scores(width, rooms.rank, copied) for width in routed)
     host = lora * sum(_values(stack, name, known, rooms.rank) for name in stack.adapters)
     token = known.kv_values * (size if str(stack.engine_args.get("kv-cache-dtype", "auto")) == "auto" else 1)
     length = _number(stack.engine_args.get("max-model-len")) or _longest(base)
-    found = Estimate(known.parameters, dtype, weights, slots, host, token, 0, length)
+    found = Estimate(known.parameters, dtype, weights, slots, host, token, 0, length, scores)
     return Estimate(**{**vars(found), "kv": _kv(stack, found, build, machine)})
 
 
 def lines(found: Estimate, rooms: Room, adapters: int) -> Iterator[str]:
     """What `check` prints."""
+    more = f" and {rooms.library} library slots" if rooms.library else ""
     yield (
         f"memory: base {size_of(found.base)} ({_count(found.parameters)} parameters, {found.dtype}), "
-        f"{rooms.slots} adapter slots of rank {rooms.rank} {size_of(found.slots)}, "
+        f"{rooms.slots} adapter slots{more} of rank {rooms.rank} {size_of(found.slots)}, "
         f"{adapters} adapters in host memory {size_of(found.host)}"
     )
+    if rooms.library:
+        yield f"memory: what LAG chooses with, in {rooms.library} library slots, {size_of(found.library)}"
     yield (
         f"memory: KV cache {size_of(found.kv_token)} a token: {size_of(found.kv)} hold {found.tokens:,} tokens, "
         f"{found.tokens / found.length:.3g} requests of {found.length:,}"
@@ -130,7 +146,7 @@ def _kv(stack: Stack, found: Estimate, build: Build, machine: Machine) -> int:
         return gib * GIB
     if told := _number(stack.engine_args.get("kv-cache-memory-bytes")):
         return told
-    need = found.base + found.slots + GIB  # for activations and the process itself
+    need = found.base + found.slots + found.library + GIB  # for activations and the process itself
     wanted = (
         min((_number(stack.engine_args.get("max-num-seqs")) or SEQUENCES), LONG_REQUESTS)
         * found.length
@@ -159,13 +175,22 @@ def _number(told: object) -> int:
     return int(float(match[1]) * (1024 if match[2].isupper() else 1000) ** power)
 
 
-def _wrapped(stack: Stack, known: Shape) -> Iterator[tuple[int, int]]:
-    """Widths of the modules that get slots: a head or a projection as it is, and of packed ones every part."""
+def _library(stack: Stack) -> int:
+    """Places in libraries: an update is loaded beside its old version, and where all are in, one may be added."""
+    inside = len(members(stack))
+    return stack.engine.library_slots or (inside and inside + (2 if takes_all(stack) else 1))
+
+
+def _wrapped(stack: Stack, known: Shape) -> dict[str, Width]:
+    """The modules that get slots, with widths: a head or a projection as it is, and of packed ones every part."""
     targets = stack.engine_args.get("lora-target-modules")
     targets = [targets] if isinstance(targets, str) else targets
-    for module, width in known.adapted.items():
-        if targets is None or targeted(module, targets):
-            yield width
+    return {name: width for name, width in known.adapted.items() if targets is None or targeted(name, targets)}
+
+
+def _scores(width: Width, rank: int, copied: bool) -> int:
+    """Bytes for one adapter of a library and one module: the constants, and where it is `copied`, A in float32."""
+    return FLOAT32 * ((2 * rank + 1) * rank + (rank * width[0] if copied else 0))
 
 
 def _values(stack: Stack, name: str, known: Shape, rank: int) -> int:

@@ -62,6 +62,10 @@ class EngineApi:
         """Load NAME@VERSION from a folder."""
         self.call("PUT", f"/lora_select/adapters/{quote(adapter)}", {"path": path})
 
+    def compose(self, adapter: str, library: dict[str, Any]) -> None:
+        """Load a virtual adapter, of adapters that are loaded."""
+        self.call("PUT", f"/lora_select/adapters/{quote(adapter)}", {"library": library})
+
     def unload(self, adapter: str) -> None:
         """Free an adapter's slot and memory; status 409 while it answers."""
         self.call("DELETE", f"/lora_select/adapters/{quote(adapter)}")

@@ -16,16 +16,20 @@ ARRIVE_S = 0.5
 LOOK_S = 0.1
 
 
+Leaving = tuple[str, str]
+"""A name, and the version that it has no longer."""
+
+
 class Drains:
     """Each in a thread of its own: a long answer of one adapter holds up no other."""
 
     def __init__(self, loader: Loader, say: Callable[[str], None], longest_s: float) -> None:
         """`longest_s`: how long an answer may take."""
         self._loader, self._say, self._longest_s = loader, say, longest_s
-        self._draining: set[tuple[str, str]] = set()
+        self._draining: set[Leaving] = set()
 
-    def start(self, leaving: Sequence[tuple[str, str]], done: Callable[[], None] = lambda: None) -> Future[None]:
-        """Of adapters with their versions; `done` is called, and the future is set, when all are unloaded."""
+    def start(self, leaving: Sequence[Leaving], done: Callable[[], None] = lambda: None) -> Future[None]:
+        """One after the other; `done` is called, and the future is set, when all are unloaded."""
         future: Future[None] = Future()
         self._draining |= set(leaving)
 

@@ -22,7 +22,8 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Entry:
     """One adapter, or one of its weighted versions. `adapter` is what adapters.yaml or a request says of it;
-    `version`, the first digits of its files' SHA-256, is what answers ("": nothing does)."""
+    `version`, the first digits of its files' SHA-256, is what answers ("": nothing does); `unrouted` is what
+    of it LAG leaves out."""
 
     name: str
     adapter: Adapter
@@ -31,6 +32,7 @@ class Entry:
     version: str = ""
     rank: int | None = None
     proof: Proof | None = None
+    unrouted: str = ""
 
     @property
     def routable(self) -> bool:

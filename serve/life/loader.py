@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from adapters import Stack
 from serve.life.prove import Proof
+
+DIGITS = 8
+"""Of a SHA-256, in a version."""
 
 
 class Refused(Exception):
@@ -21,12 +26,41 @@ class Unknown(Refused):
 @dataclass(frozen=True)
 class Loaded:
     """`version` is in the engine and may be published; `proof` is None where nothing was loaded anew, or where
-    `note` says why nothing could be tested."""
+    `note` says why nothing could be tested. `unrouted`: what of it LAG leaves out, so it joins no library."""
 
     version: str
     rank: int | None = None
     proof: Proof | None = None
     note: str = ""
+    unrouted: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A virtual adapter: one of each library's `k` likeliest for every token and projection, named NAME@VERSION."""
+
+    k: int = 0
+    score: str = ""
+    libraries: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Of all libraries."""
+        return tuple(member for library in self.libraries for member in library)
+
+    @property
+    def version(self) -> str:
+        """The first digits of its SHA-256: another one with every version of a member."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:DIGITS]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """As the engine wants it."""
+        return {"k": self.k, "score": self.score, "libraries": [list(library) for library in self.libraries]}
+
+    def __str__(self) -> str:
+        libraries = " and of ".join(", ".join(library) for library in self.libraries)
+        return f"{self.k} of {libraries}, by {self.score}"
 
 
 class Loader(Protocol):
@@ -42,6 +76,12 @@ class Loader(Protocol):
 
         `proven` ("": none) is a version whose copy is taken instead of the files as they are now. `beside` names
         adapters to share a batch with. Raises Refused, and leaves nothing loaded then.
+        """
+
+    def compose(self, name: str, recipe: Recipe, known: str) -> str:
+        """Load and test a virtual adapter, of which the version `known` ("": none) answers already; its version.
+
+        Raises Refused, and leaves nothing loaded then.
         """
 
     def publish(self, name: str, version: str) -> None:

@@ -2,7 +2,7 @@
 
 Add = copy, lint, load, self-test, name. Update = the same for the new version beside the old one, then the name
 moves, and the old one is unloaded when its last request is done. Remove = routers forget it, then the engine does,
-drain, unload. What fails is `broken`, with the reason, and everything else serves on.
+drain, unload. What fails is `broken`, with the reason, and everything else serves on. Libraries follow each change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -20,9 +20,10 @@ from adapters import RESERVED, Adapter, ConfigError, Stack, label, load, split
 from serve.life import report
 from serve.life.api import EngineError
 from serve.life.board import Board
-from serve.life.drain import Drains
+from serve.life.drain import Drains, Leaving
 from serve.life.entry import Entry, State
 from serve.life.jobs import Jobs
+from serve.life.libraries import MOST_DEATHS, Libraries
 from serve.life.loader import Loader, Refused, Unknown
 from serve.life.table import Table
 
@@ -34,9 +35,6 @@ FORWARD_S = 1.0
 
 AGAIN_S = 1.0
 """Between two looks at an engine that somebody else runs, and that is not up."""
-
-MOST_DEATHS = 2
-"""Of the engine, while one adapter was loaded and tested: then the others' turn comes without it."""
 
 
 class Manager:
@@ -50,6 +48,8 @@ class Manager:
         self._table = Table(self._board, (Entry(name, part) for name, part in stack.parts.items()))
         self._engine, self._settled = 0, False  # which start of it; whether all of its adapters were tried
         self._drains = Drains(loader, say, stack.router.answer_timeout_s)
+        self._libraries = Libraries(self._board, self._table, loader, self._drains, say)
+        self._libraries.describe(stack.lag)
         self._proven: dict[str, str] = {}  # versions whose copies an engine that restarts is given again
         self._deaths: Counter[str] = Counter()  # of engines, in the test of an adapter
         self._jobs = Jobs("manager")
@@ -73,7 +73,7 @@ class Manager:
         with self._board.changing():
             self._engine += 1
             self._settled = False
-        self._table.start_over(self._adapters)
+        self._start_over()
 
     def add(self, name: str, adapter: Adapter) -> Future[None]:
         """Add it, or update the one of that name. The future fails with what stands in the way."""
@@ -96,16 +96,16 @@ class Manager:
         return adapter.model_dump(mode="json", exclude_defaults=True) if adapter else {}
 
     def listed(self) -> dict[str, Any]:
-        """All adapters, as JSON, with where their weights are as far as the engine says."""
-        held = self._loader.held()
-        entries = [report.listed(entry, held) for entry in self._table.all()]
-        return {"file": str(self._stack.file.resolve()), "settled": self._settled, "adapters": entries}
+        """All adapters and virtual ones, as JSON, with where their weights are as far as the engine says."""
+        told = report.listed(self._table.all(), self._libraries.all(), self._loader.held())
+        return {"file": str(self._stack.file.resolve()), "settled": self._settled, **told}
 
     def changes(self, after: int, router: str) -> dict[str, Any]:
         """What may be routed to, once it differs from the generation `after`, which `router` has taken in."""
         self._board.wait_for_news(after, router)
         with self._board.reading() as generation:
-            told = report.routable(self._adapters, self._words, self._table.all())
+            entries = (*self._table.all(), *self._libraries.all())
+            told = report.routable(self._adapters, self._words, self._stack.lag, entries)
             return {"generation": generation, "settled": self._settled, **told}
 
     # In the manager's thread only, from here on.
@@ -121,7 +121,7 @@ class Manager:
             return
         with self._board.changing():
             self._settled = False
-        self._table.start_over(self._adapters)
+        self._start_over()
         for name, adapter in tuple(self._adapters.items()):
             if engine != self._engine:
                 return
@@ -131,10 +131,16 @@ class Manager:
                 untried = [entry for entry in self._table.of(name) if entry.state is State.CONFIGURED]
                 if engine == self._engine:
                     self._table.set(*(replace(one, state=State.BROKEN, reason=str(error)) for one in untried))
+        if engine == self._engine:
+            self._libraries.follow(self._adapters)
         with self._board.changing():
             self._settled = engine == self._engine
         versions = self._proven | {entry.name: entry.version for entry in self._table.all()}
         self._loader.sweep({f"{name}@{version}" for name, version in versions.items()})
+
+    def _start_over(self) -> None:
+        self._table.start_over(self._adapters)
+        self._libraries.lost()
 
     def _added(self, name: str, adapter: Adapter) -> None:
         """By somebody's wish, which is a new chance."""
@@ -148,21 +154,22 @@ class Manager:
 
         `words` is its label, where it is known. `again`: with the files that were proven before, if any.
         """
-        if name in (self._stack.base.name, *RESERVED):
+        if name in (self._stack.base.name, *RESERVED, *self._stack.lag):
             raise Refused(f'the name "{name}" is taken; choose another')
         stack = self._with(name, adapter)
         words = words or label(stack, name).text
         parts = {part: one for part, one in stack.parts.items() if split(part)[0] == name}
-        faults = []
+        faults, left, old = [], list[Entry](), list[Leaving]()
         for part, one in parts.items():
             try:
-                self._bring_up(stack, part, one, self._proven.get(part, "") if again else "")
+                old += self._bring_up(stack, part, one, self._proven.get(part, "") if again else "")
             except Exception as error:  # whatever it is, it is this adapter's alone
                 faults.append(error)
         if not faults or name not in self._adapters:
             with self._board.changing():
                 self._adapters[name], self._words[name] = adapter, words
-            self._leave([entry for entry in self._table.of(name) if entry.name not in parts])
+            left = [entry for entry in self._table.of(name) if entry.name not in parts]
+        self._leave(left, old)
         self._board.wait_taken_in(TAKE_IN_S)
         if faults:
             raise faults[0]
@@ -170,8 +177,8 @@ class Manager:
     def _with(self, name: str, adapter: Adapter) -> Stack:
         return self._stack.model_copy(update={"adapters": {**self._adapters, name: adapter}})
 
-    def _bring_up(self, stack: Stack, name: str, adapter: Adapter, proven: str) -> None:
-        """A new adapter, or a new version of one that serves until the new one is proven."""
+    def _bring_up(self, stack: Stack, name: str, adapter: Adapter, proven: str) -> list[Leaving]:
+        """A new adapter, or a new version of one that serves until the new one is proven; the old one, if any."""
         old = self._table.get(name)
         serving = old if old and old.routable else None
         self._table.set(replace(serving, state=State.LOADING) if serving else Entry(name, adapter, State.LOADING))
@@ -194,16 +201,14 @@ class Manager:
             raise
         if serving and serving.version == loaded.version:
             self._table.set(replace(serving, adapter=adapter, reason=""))
-            return
-        self._table.set(
-            Entry(name, adapter, State.SERVING, loaded.note, loaded.version, loaded.rank, loaded.proof)
-        )
+            return []
+        new = Entry(name, adapter, State.SERVING, loaded.note, loaded.version, loaded.rank, loaded.proof)
+        self._table.set(replace(new, unrouted=loaded.unrouted))
         self._proven[name] = loaded.version
         self._deaths.pop(name, None)
         gap = f", {loaded.proof.differs:.3g} nats from the base" if loaded.proof else ""
         self._say(f"{name}: serving version {loaded.version} after {time.monotonic() - started:.1f} s{gap}")
-        if serving:
-            self._drains.start([(name, serving.version)])
+        return [(name, serving.version)] if serving else []
 
     def _remove(self, name: str) -> Future[None]:
         if name not in self._adapters:
@@ -212,13 +217,16 @@ class Manager:
             del self._adapters[name]
         return self._leave(self._table.of(name))
 
-    def _leave(self, entries: Iterable[Entry]) -> Future[None]:
-        """Routers forget them, then the engine does, and what they still answer ends."""
+    def _leave(self, entries: Sequence[Entry] = (), old: Sequence[Leaving] = ()) -> Future[None]:
+        """Libraries and routers forget them, then the engine does, and what they still answer ends; `old` are
+        versions that have lost their name already."""
         leaving = [replace(entry, state=State.DRAINING) for entry in entries]
         for entry in leaving:
             self._proven.pop(entry.name, None)
         self._table.set(*leaving)
-        loaded = [(entry.name, entry.version) for entry in leaving if entry.version]
+        # Before all adapters have been tried, each of them would make every library anew.
+        dropped, moved = self._libraries.follow(self._adapters) if self._settled else ([], [])
+        loaded = dropped + [(entry.name, entry.version) for entry in leaving if entry.version]
         if loaded:
             self._board.wait_taken_in(TAKE_IN_S)
             time.sleep(FORWARD_S)
@@ -230,16 +238,21 @@ class Manager:
             for name in self._table.drop(leaving):
                 self._say(f"{name}: removed")
 
-        return self._drains.start(loaded, gone)
+        # In this order: an engine keeps a member as long as a virtual adapter has it.
+        return self._drains.start([*moved, *loaded, *self._libraries.let_go(old)], gone)
 
     def _apply(self, stack: Stack) -> list[str]:
         """What an edited file changes. What was added at run time and never stood in it stays."""
         before = self._stack
-        self._stack = before.model_copy(update={"adapters": stack.adapters})
+        if taken := [name for name in stack.lag if name in self._adapters and name not in before.adapters]:
+            raise Refused(f"lag.{taken[0]}: an adapter that was added at run time has that name; choose another")
+        self._stack = before.model_copy(update={"adapters": stack.adapters, "lag": stack.lag})
         done = report.restarts(before, stack)
         for name in [name for name in before.adapters if name not in stack.adapters and name in self._adapters]:
             self._remove(name)
             done.append(f"{name}: removed")
+        done += self._libraries.describe(stack.lag)
+        self._leave()
         for name, adapter in stack.adapters.items():
             known = self._table.of(name)
             try:
@@ -248,10 +261,7 @@ class Manager:
                 done.append(f"{name}: refused: {error}")
             else:
                 done += report.changed(name, known, self._table.of(name))
-        done += [
-            f"{name}: was added at run time, and stays" for name in self._adapters if name not in stack.adapters
-        ]
-        return done or ["nothing differs"]
+        return [*done, *report.stays(self._adapters, stack)] or ["nothing differs"]
 
 
 def _words(stack: Stack, name: str) -> str:

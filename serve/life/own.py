@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 
 from adapters import Stack
 from serve.life.api import EngineApi, EngineError
-from serve.life.loader import Loaded, Refused
-from serve.life.prove import Proof, prove
+from serve.life.loader import Loaded, Recipe, Refused
+from serve.life.prove import Proof, answers, prove
 from serve.life.reference import peft
 from serve.life.versions import forget, snapshot
 from serve.lint.check import lint_adapter
+from serve.lint.library import unrouted
 
 
 class OwnEngine:
@@ -50,9 +51,27 @@ class OwnEngine:
             if errors := [finding.text for finding in findings if finding.error]:
                 forget(copy)
                 raise Refused("; ".join(errors))
-            self._load(copy)
+            self._load(copy.name, lambda: self._api.load(copy.name, str(copy)))
         proof = self._tested(stack, copy, beside)
-        return Loaded(version, rank, proof)
+        return Loaded(version, rank, proof, unrouted=unrouted(copy))
+
+    def compose(self, name: str, recipe: Recipe, known: str) -> str:
+        """Load and test it. Raises Refused for a library that has lost too many."""
+        if recipe.version == known:
+            return known
+        if small := [library for library in recipe.libraries if len(library) < 2]:
+            raise Refused(
+                f"a library takes two adapters that serve, and there is {small[0][0] if small[0] else 'none'}"
+            )
+        adapter = f"{name}@{recipe.version}"
+        with self._files:
+            self._load(adapter, lambda: self._api.compose(adapter, recipe.asked))
+        try:
+            answers(self._api, adapter)
+        except EngineError:
+            self._undo(adapter)
+            raise
+        return recipe.version
 
     def publish(self, name: str, version: str) -> None:
         """From now on `name` is answered by that version."""
@@ -91,15 +110,15 @@ class OwnEngine:
             if copy.name not in used:
                 forget(copy)
 
-    def _load(self, copy: Path) -> None:
+    def _load(self, adapter: str, load: Callable[[], None]) -> None:
         """With a name that only the self-test knows, which keeps it from being unloaded meanwhile."""
         try:
-            self._api.load(copy.name, str(copy))
+            load()
         except EngineError as error:
             if error.status != 409:  # loaded already: it is still draining, and comes back
-                forget(copy)
+                forget(self._copies / adapter)
                 raise
-        self._api.publish(copy.name, copy.name)
+        self._api.publish(adapter, adapter)
 
     def _tested(self, stack: Stack, copy: Path, beside: Sequence[str]) -> Proof:
         args = stack.engine_args

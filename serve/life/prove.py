@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
-from serve.life.answers import Answer, apart, ask
+from serve.life.answers import ANSWER_TOKENS, Answer, apart, ask
 from serve.life.api import EngineApi, EngineError
 from serve.life.reference import NoReference, Reference
 
@@ -83,6 +83,18 @@ def prove(
     if problem := _problem(proof, EXACT_NATS if exact else ROUNDED_NATS):
         return replace(proof, problem=problem)
     return proof if reference is None else _referred(proof, reference, alone, exact)
+
+
+def answers(engine: EngineApi, model: str) -> None:
+    """A virtual adapter's self-test. Raises EngineError where it does not answer.
+
+    Its members were proven one by one. Its own log-probabilities prove nothing: where two adapters score almost
+    alike, another batch is enough for the other one to be chosen, and the answer may then differ by nats.
+    """
+    body = {"model": model, "prompt": PROBES[0], "max_tokens": ANSWER_TOKENS, "temperature": 0}
+    said = engine.call("POST", "/v1/completions", body)
+    if not (isinstance(said, dict) and said.get("choices")):
+        raise EngineError(200, "it answers without a choice")
 
 
 def _cached(engine: EngineApi, base: str, adapter: str, alone: Sequence[Answer]) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 from adapters import Stack
 from serve.life.answers import Untestable
 from serve.life.api import EngineApi, EngineError
-from serve.life.loader import Loaded, Refused
-from serve.life.prove import prove
+from serve.life.loader import Loaded, Recipe, Refused
+from serve.life.prove import answers, prove
 
 VERSION = "remote"
 """Of all of them: what the files are, their own machine knows."""
@@ -33,11 +33,7 @@ class RemoteEngine:
 
     def load(self, stack: Stack, name: str, known: str, beside: Sequence[str], proven: str) -> Loaded:  # noqa: ARG002
         """Test what the engine serves under that name. Raises Refused where it does not, or is wrong."""
-        if name not in self._api.served():
-            raise Refused(
-                f"the engine at {self._url} does not list it, and loading there is its owner's (engine.url): "
-                f"start it with --lora-modules {name}=…, then python -m serve reload"
-            )
+        self._there(name, f"start it with --lora-modules {name}=…, then python -m serve reload")
         try:
             proof = prove(self._api, stack.base.name, name, beside, exact=False)
         except Untestable as error:
@@ -45,6 +41,12 @@ class RemoteEngine:
         if proof.problem:
             raise Refused(proof.problem)
         return Loaded(VERSION, proof=proof)
+
+    def compose(self, name: str, recipe: Recipe, known: str) -> str:  # noqa: ARG002
+        """Whatever it is made of there."""
+        self._there(name, "let it be made there, then python -m serve reload")
+        answers(self._api, name)
+        return VERSION
 
     def publish(self, name: str, version: str) -> None:
         """It has its name already."""
@@ -61,3 +63,8 @@ class RemoteEngine:
 
     def sweep(self, used: set[str]) -> None:
         """No copies were made."""
+
+    def _there(self, name: str, advice: str) -> None:
+        if name not in self._api.served():
+            missing = f"the engine at {self._url} does not list it, and loading there is its owner's (engine.url)"
+            raise Refused(f"{missing}: {advice}")

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from adapters import Adapter, Stack
+from adapters import Adapter, Lag, Stack
 from serve.life.entry import Entry, State
+from serve.life.libraries import Virtual
 
 HELD = ("slot", "host", "pinned", "requests")
 
 
-def listed(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
-    """One adapter, or weighted version, for people: state first; `held` is `Loader.held()`."""
+def listed(
+    entries: Sequence[Entry], virtual: Sequence[Virtual], held: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """Everything for people: state first; `held` is `Loader.held()`."""
+    return {"adapters": [_entry(one, held) for one in entries], "lag": [_virtual(one, held) for one in virtual]}
+
+
+def _entry(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
+    """One adapter, or weighted version."""
     own = {"name": entry.name, "state": entry.state, "reason": entry.reason, "version": entry.version}
     where = held.get(f"{entry.name}@{entry.version}", {})
     proof = None if entry.proof is None else vars(entry.proof)
@@ -20,10 +28,20 @@ def listed(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
     return own | told | {"rank": entry.rank, "proof": proof} | {key: where.get(key) for key in HELD}
 
 
+def _virtual(one: Virtual, held: Mapping[str, Any]) -> dict[str, Any]:
+    """A model of LAG; `libraries` has its members, as NAME@VERSION."""
+    told = {"name": one.name, "state": one.state, "reason": one.reason, "version": one.version}
+    requests = held.get(f"{one.name}@{one.version}", {}).get("requests")
+    return told | one.recipe.asked | {"rank": None, "slot": None, "requests": requests}
+
+
 def routable(
-    adapters: Mapping[str, Adapter], words: Mapping[str, str], entries: Sequence[Entry]
+    adapters: Mapping[str, Adapter],
+    words: Mapping[str, str],
+    lags: Mapping[str, Lag],
+    entries: Sequence[Entry | Virtual],
 ) -> dict[str, Any]:
-    """For routers: the keys of every adapter that has a label, and what of them may have traffic, with versions.
+    """For routers: the keys of every adapter that has a label, and what may have traffic, with versions.
 
     Adapters that are not up just now are there as well: what a classifier says of the others depends on their
     labels, and must not change with a restart of the engine.
@@ -35,7 +53,8 @@ def routable(
     }
     up = {entry.name: entry.version for entry in entries if entry.routable}
     awaited = [entry.name for entry in entries if entry.state in (State.CONFIGURED, State.LOADING)]
-    return {"adapters": told, "up": up, "awaited": awaited}
+    lag = {name: one.model_dump(mode="json") for name, one in lags.items()}
+    return {"adapters": told, "lag": lag, "up": up, "awaited": awaited}
 
 
 def changed(name: str, before: Iterable[Entry], after: Iterable[Entry]) -> list[str]:
@@ -48,6 +67,11 @@ def changed(name: str, before: Iterable[Entry], after: Iterable[Entry]) -> list[
     if [entry.adapter for entry in old.values()] != [entry.adapter for entry in new.values()]:
         return [f"{name}: described anew"]
     return []
+
+
+def stays(adapters: Iterable[str], stack: Stack) -> list[str]:
+    """What the file does not know, and does not end."""
+    return [f"{name}: was added at run time, and stays" for name in adapters if name not in stack.adapters]
 
 
 def restarts(before: Stack, after: Stack) -> list[str]:

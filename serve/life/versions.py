@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 
 from adapters import Ref
+from serve.life.loader import DIGITS
 from serve.lint.files import CONFIG, PICKLES, WEIGHTS
 
 FILES = (CONFIG, WEIGHTS, *PICKLES)
-DIGITS = 8
 CHUNK = 1 << 20
 
 

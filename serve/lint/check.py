@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters import Stack, path_key
+from serve.lint import library
 from serve.lint.files import CONFIG, FileError, here, lint_adapter, read_json
 from serve.lint.finding import Finding, errors
 from serve.lint.peft import LORA_RANKS
@@ -55,6 +56,7 @@ def lint(stack: Stack) -> Report:
         findings += own
         if rank is not None:
             ranks[name] = rank
+    findings += library.check(stack, base)
     return Report(tuple(findings), ranks, base)
 
 
