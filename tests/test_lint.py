@@ -395,3 +395,77 @@ def test_any_config_is_refused_exactly_where_vllm_refuses_it(keys: dict[str, Any
         refused = True
     found = list(problems(config))
     assert refused == (bool(found) or largest_rank(config) > 64)
+
+
+# --- libraries --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sections", [{"lag": {"library": "all"}}, {"router": {"classifier": "spectral"}}])
+@pytest.mark.parametrize(
+    ("args", "key", "says"),
+    [
+        ({"fully_sharded_loras": True}, "fully-sharded-loras", "needs every rank's A whole"),
+        ({"speculative-config": {"method": "ngram"}}, "speculative-config", "no speculative decoding"),
+        ({"speculative_config.method": "ngram"}, "speculative-config.method", "no speculative decoding"),
+        ({"spec-method": "ngram"}, "spec-method", "no speculative decoding"),
+        ({"spec-tokens": 3}, "spec-tokens", "no speculative decoding"),
+        ({"pipeline-parallel-size": 2}, "pipeline-parallel-size", "works with 1 only; take tensor-parallel-size"),
+    ],
+)
+def test_what_lag_cannot_work_with(
+    tmp_path: Path, sections: dict[str, Any], args: dict[str, Any], key: str, says: str
+) -> None:
+    (error,) = lint(write_stack(tmp_path, engine={"args": args}, **sections)).errors
+    assert error.key == f"engine.args.{key}"
+    assert says in error.text
+    assert not lint(write_stack(tmp_path, engine={"args": args})).errors
+
+
+def test_what_lag_can_work_with(tmp_path: Path) -> None:
+    args = {"fully-sharded-loras": False, "speculative-config": None, "specialize-active-lora": True}
+    stack = write_stack(tmp_path, engine={"args": args | {"pipeline-parallel-size": 1}}, lag={"library": "all"})
+    assert not lint(stack).errors
+
+
+def test_a_base_that_drafts_for_itself_is_refused(tmp_path: Path) -> None:
+    base = BASE | {"speculators_config": {"algorithm": "eagle3"}}
+    (error,) = lint(write_stack(tmp_path, base, lag={"library": "all"})).errors
+    assert error.key == "base.model"
+
+
+def test_library_slots_must_hold_the_members(tmp_path: Path) -> None:
+    names = ("law", "med", "fin")
+    write_adapter(tmp_path / "fin")
+    adapters = {name: {"path": name, "label": name} for name in names}
+    engine = {"library_slots": 2}
+    (error,) = lint(write_stack(tmp_path, adapters=adapters, engine=engine, lag={"library": "all"})).errors
+    assert (error.key, error.text) == (
+        "engine.library_slots", "2 for law, med, fin: at least 3, and one more to update them",
+    )  # fmt: skip
+    lag = {"library": ["law", "med"]}
+    assert not lint(write_stack(tmp_path, adapters=adapters, engine=engine, lag=lag)).errors
+
+
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        ("lm_head.lora_{}.weight", "lm_head"),
+        ("model.embed_tokens.lora_embedding_{}", "embed_tokens"),
+        ("model.layers.0.mlp.experts.0.up_proj.lora_{}.weight", "experts"),
+        ("model.layers.0.mlp.experts.base_layer.lora_{}.weight", "experts"),
+    ],
+)
+def test_half_an_adapter_is_in_no_library(tmp_path: Path, module: str, what: str) -> None:
+    def more(tensors: Tensors) -> Tensors:
+        return tensors | {
+            f"base_model.model.{module.format(side)}": np.ones(shape, "f4")
+            for side, shape in (("A", (8, 64)), ("B", (64, 8)))
+        }
+
+    base = {"model_type": "mixtral", "num_local_experts": 8}
+    write_adapter(tmp_path / "law", change=more)
+    assert not lint(write_stack(tmp_path, base)).errors
+    (error,) = lint(write_stack(tmp_path, base, lag={"two": {"library": ["law", "med"]}})).errors
+    assert (error.key, error.text) == ("lag.two", f"law adapts {what}, which LAG does not route; leave it out")
+    spectral = lint(write_stack(tmp_path, base, router={"classifier": "spectral"})).errors
+    assert [error.key for error in spectral] == ["router.classifier"] * (what == "experts")

@@ -12,7 +12,7 @@ import pytest
 
 from adapters import Adapter, Stack, load
 from serve.life.api import EngineError
-from serve.life.loader import Loaded, Refused
+from serve.life.loader import Loaded, Recipe, Refused
 from serve.life.manager import Manager
 from tests.conftest import LABELS, write_stack
 
@@ -42,6 +42,9 @@ class Scripted:
         if version != known:
             self.done.append(f"load {name}@{version}")
         return Loaded(version)
+
+    def compose(self, name: str, recipe: Recipe, known: str) -> str:
+        raise NotImplementedError  # tests/test_libraries.py has them
 
     def publish(self, name: str, version: str) -> None:
         self.done.append(f"publish {name}@{version}")

@@ -215,6 +215,30 @@ def test_room_for_adapters(tmp_path: Path) -> None:
     assert room(write_stack(tmp_path, adapters=many), dict.fromkeys(many, 8)) == Room(13, 24, 8)
 
 
+def test_room_for_libraries(tmp_path: Path) -> None:
+    ranks, lag = {"law": 8, "med": 8}, {"library": "all"}
+    assert room(write_stack(tmp_path, lag=lag), ranks) == Room(3, 16, 8, library=4)
+
+    def found(dtype: str, rooms: Room) -> memory.Estimate:
+        stack = write_stack(tmp_path, lag=lag, engine={"args": {"dtype": dtype}})
+        estimated = estimate(stack, BASE, rooms, CPU, Machine())
+        assert estimated is not None
+        return estimated
+
+    with_library = Room(3, 16, 8, library=4)
+    plain, exact = found("float32", Room(3, 16, 8)), found("float32", with_library)
+    rounded = found("bfloat16", with_library)
+    assert (plain.library, exact.slots * 3) == (0, plain.slots * 7)
+    # 7 modules in each of 2 layers; all but down_proj, which reads 96, and o_proj, 64, read 64 values.
+    constants = 4 * 2 * 7 * (2 * 8 + 1) * 8 * 4
+    assert exact.library == constants
+    assert rounded.library == constants + 4 * 2 * 8 * (6 * 64 + 96) * 4
+    assert exact.total - plain.total == exact.library + exact.slots - plain.slots
+    first, second, _ = memory.lines(exact, with_library, 2)
+    assert "3 adapter slots and 4 library slots of rank 8" in first
+    assert second.startswith("memory: what LAG chooses with, in 4 library slots, 29.8 KiB")
+
+
 def test_this_machine() -> None:
     found = this_machine()
     assert found.cores >= 1

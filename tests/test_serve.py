@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from adapters import ConfigError
+from adapters import ConfigError, Stack
 from serve.engine.command import engine_command
 from serve.engine.machine import OURS, Build, Machine
 from serve.process.child import Service
 from serve.process.supervisor import StartError, Supervisor
 from serve.stack import plan
-from tests.adapter_files import BASE, write_stack
+from tests.adapter_files import BASE, write_adapter, write_stack
 from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +82,73 @@ def test_slots(tmp_path: Path, asked: int | None, slots: str, why: str) -> None:
     assert option(command.argv, "--max-loras") == slots
     assert int(option(command.argv, "--max-cpu-loras")) >= max(4, int(slots))
     assert any(note.startswith(f"engine: --max-loras {slots}: {why}") for note in command.notes)
+
+
+def additional(stack: Stack) -> Any:
+    argv = engine_command(stack, CPU, {}, HERE).argv
+    return json.loads(option(argv, "--additional-config"))
+
+
+@pytest.mark.parametrize(
+    ("sections", "slots", "why"),
+    [
+        ({"lag": {"library": ["law", "med"]}}, 3, "law, med and one more, for an update beside the old version"),
+        (
+            {"lag": {"library": "all"}},
+            4,
+            "law, med and one more, for an update beside the old version, and one to add",
+        ),
+        ({"lag": {name: {"library": ["law", "med"]} for name in ("one", "two")}}, 3, "law, med and one more"),
+        ({"router": {"classifier": ["embedding", "spectral"]}}, 4, "law, med and one more"),
+        ({"lag": {"library": "all"}, "engine": {"library_slots": 9}}, 9, "engine.library_slots"),
+        ({"engine": {"library_slots": 2}}, 2, "engine.library_slots"),
+    ],
+)
+def test_library_slots(tmp_path: Path, sections: dict[str, Any], slots: int, why: str) -> None:
+    stack = write_stack(tmp_path, **sections)
+    assert additional(stack) == {"lora_select": {"library_slots": slots}}
+    command = engine_command(stack, CUDA, {}, HERE)
+    assert option(command.argv, "--max-loras") == "3"
+    assert any(
+        note.startswith(f"engine: {slots} library slots (additional-config): {why}") for note in command.notes
+    )
+    assert "engine: LAG: unproven: it has not run on a GPU yet" in command.notes
+
+
+def test_versions_of_an_adapter_are_one_member(tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        write_adapter(tmp_path / "law" / version)
+    adapters = {"law": {"path": "law", "label": "law", "versions": {"v1": 1, "v2": 1}}, "med": {"path": "med"}}
+    stack = write_stack(tmp_path, adapters=adapters, lag={"library": ["law", "med"]})
+    assert additional(stack.expanded()) == {"lora_select": {"library_slots": 3}}
+
+
+def test_without_lag_there_is_no_library(tmp_path: Path) -> None:
+    command = engine_command(write_stack(tmp_path), CUDA, {}, HERE)
+    assert "--additional-config" not in command.argv
+    assert not any("LAG" in note for note in command.notes)
+
+
+def test_a_stacks_own_additional_config_stays(tmp_path: Path) -> None:
+    lag = {"library": "all"}
+    own = write_stack(tmp_path, lag=lag, engine={"args": {"additional_config": {"other": 1}}})
+    assert additional(own) == {"other": 1, "lora_select": {"library_slots": 4}}
+    for given, says in (
+        ("{}", "must be a mapping"),
+        ({"lora_select": {}}, r"additional-config\.lora_select: decided by engine\.library_slots"),
+    ):
+        stack = write_stack(tmp_path, lag=lag, engine={"args": {"additional-config": given}})
+        with pytest.raises(ConfigError, match=says):
+            engine_command(stack, CPU, {}, HERE)
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [(CPU, True), (Build("0.33.0", cpu=True), False), (Build("1.0", cpu=True), False), (CUDA, False)],
+)
+def test_who_computes_adapters_is_told(tmp_path: Path, build: Build, told: bool) -> None:
+    notes = engine_command(write_stack(tmp_path), build, {}, HERE).notes
+    assert any("LoRA-Select's wrapper, with rows grouped by slot" in note for note in notes) == told
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,6 @@ class Virtual:
     version: str = ""
     recipe: Recipe = field(default_factory=Recipe)
 
-    @property
-    def routable(self) -> bool:
-        """May have traffic."""
-        return bool(self.version)
-
     def has(self, adapter: Leaving) -> bool:
         """Whether it needs that version to answer."""
         return bool(self.version) and "@".join(adapter) in self.recipe.members
@@ -55,17 +50,23 @@ class Libraries:
         self._lags: Mapping[str, Lag] = {}
         self._virtual: dict[str, Virtual] = {}
         self._held: list[Leaving] = []  # superseded, and still in a library whose update was refused
+        self._behind: set[str] = set()  # whose last update was refused
         self._deaths: Counter[Leaving] = Counter()  # of engines, in the test of a version
 
     def all(self) -> tuple[Virtual, ...]:
         """In the file's order."""
         return tuple(self._virtual.values())
 
+    @property
+    def behind(self) -> bool:
+        """Whether one of them would be another one, had the engine had room."""
+        return bool(self._behind)
+
     def lost(self) -> None:
         """The engine has died, and holds nothing."""
         with self._board.changing():
             self._virtual = {name: Virtual(name) for name in self._lags}
-            self._held = []
+            self._held, self._behind = [], set()
 
     def describe(self, lags: Mapping[str, Lag]) -> list[str]:
         """What adapters.yaml says of them now, for `follow` to do; the lines say what differs."""
@@ -82,7 +83,8 @@ class Libraries:
         Returns the versions that lose their name, which is for the caller to withdraw, and those whose name has
         moved on.
         """
-        dropped, moved = [], []
+        dropped, moved = list[Leaving](), list[Leaving]()
+        self._behind = set()
         for old in self.all():
             new = self._followed(old, adapters)
             if old.version and not new.version:
@@ -109,6 +111,7 @@ class Libraries:
         try:
             version = self._brought_up(old, recipe)
         except Exception as error:  # whatever it is, it is this model's alone
+            self._behind.add(name)
             self._deaths[name, recipe.version] += isinstance(error, EngineError) and error.status == 0
             whole = all(self._serves(member) for member in old.recipe.members)
             keeps = old.version and whole and self._loader.keeps

@@ -37,7 +37,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A virtual adapter: one of each library's `k` likeliest for every token and projection, named NAME@VERSION."""
+    """A virtual adapter: one of each library's `k` likeliest for every token and projection, as NAME@VERSION."""
 
     k: int = 0
     score: str = ""

@@ -2,7 +2,7 @@
 
 Add = copy, lint, load, self-test, name. Update = the same for the new version beside the old one, then the name
 moves, and the old one is unloaded when its last request is done. Remove = routers forget it, then the engine does,
-drain, unload. What fails is `broken`, with the reason, and everything else serves on. Libraries follow each change.
+drain, unload. What fails is `broken`, with the reason, and everything else serves on. Libraries follow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from adapters import RESERVED, Adapter, ConfigError, Stack, label, load, split
+from adapters import RESERVED, Adapter, Stack, label, load, split
 from serve.life import report
 from serve.life.api import EngineError
 from serve.life.board import Board
@@ -43,7 +43,7 @@ class Manager:
     def __init__(self, stack: Stack, loader: Loader, say: Callable[[str], None]) -> None:
         self._stack, self._loader, self._say = stack, loader, say
         self._adapters = dict(stack.adapters)
-        self._words = {name: text for name in stack.adapters if (text := _words(stack, name))}
+        self._words = report.words(stack)
         self._board = Board()
         self._table = Table(self._board, (Entry(name, part) for name, part in stack.parts.items()))
         self._engine, self._settled = 0, False  # which start of it; whether all of its adapters were tried
@@ -104,8 +104,8 @@ class Manager:
         """What may be routed to, once it differs from the generation `after`, which `router` has taken in."""
         self._board.wait_for_news(after, router)
         with self._board.reading() as generation:
-            entries = (*self._table.all(), *self._libraries.all())
-            told = report.routable(self._adapters, self._words, self._stack.lag, entries)
+            told = report.routable(self._adapters, self._words, self._table.all())
+            told = report.with_lag(told, self._stack.lag, self._libraries.all())
             return {"generation": generation, "settled": self._settled, **told}
 
     # In the manager's thread only, from here on.
@@ -227,6 +227,8 @@ class Manager:
         # Before all adapters have been tried, each of them would make every library anew.
         dropped, moved = self._libraries.follow(self._adapters) if self._settled else ([], [])
         loaded = dropped + [(entry.name, entry.version) for entry in leaving if entry.version]
+        # In this order: an engine keeps a member as long as a virtual adapter has it.
+        ending = [*moved, *loaded, *self._libraries.let_go(old)]
         if loaded:
             self._board.wait_taken_in(TAKE_IN_S)
             time.sleep(FORWARD_S)
@@ -237,9 +239,10 @@ class Manager:
         def gone() -> None:
             for name in self._table.drop(leaving):
                 self._say(f"{name}: removed")
+            if ending and self._libraries.behind:  # there may be room now
+                self._jobs.do(self._leave)
 
-        # In this order: an engine keeps a member as long as a virtual adapter has it.
-        return self._drains.start([*moved, *loaded, *self._libraries.let_go(old)], gone)
+        return self._drains.start(ending, gone)
 
     def _apply(self, stack: Stack) -> list[str]:
         """What an edited file changes. What was added at run time and never stood in it stays."""
@@ -262,11 +265,3 @@ class Manager:
             else:
                 done += report.changed(name, known, self._table.of(name))
         return [*done, *report.stays(self._adapters, stack)] or ["nothing differs"]
-
-
-def _words(stack: Stack, name: str) -> str:
-    """An adapter's label, derived where it is; "" where there is none."""
-    try:
-        return label(stack, name).text
-    except ConfigError:
-        return ""

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from adapters import Adapter, Lag, Stack
+from adapters import Adapter, ConfigError, Lag, Stack, label
 from serve.life.entry import Entry, State
 from serve.life.libraries import Virtual
 
 HELD = ("slot", "host", "pinned", "requests")
+
+
+def words(stack: Stack) -> dict[str, str]:
+    """Labels, derived where they are; an adapter that has none is not in it."""
+    found = {}
+    for name in stack.adapters:
+        with suppress(ConfigError):
+            found[name] = label(stack, name).text
+    return found
 
 
 def listed(
@@ -36,10 +46,7 @@ def _virtual(one: Virtual, held: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def routable(
-    adapters: Mapping[str, Adapter],
-    words: Mapping[str, str],
-    lags: Mapping[str, Lag],
-    entries: Sequence[Entry | Virtual],
+    adapters: Mapping[str, Adapter], words: Mapping[str, str], entries: Sequence[Entry]
 ) -> dict[str, Any]:
     """For routers: the keys of every adapter that has a label, and what may have traffic, with versions.
 
@@ -53,8 +60,15 @@ def routable(
     }
     up = {entry.name: entry.version for entry in entries if entry.routable}
     awaited = [entry.name for entry in entries if entry.state in (State.CONFIGURED, State.LOADING)]
+    return {"adapters": told, "up": up, "awaited": awaited}
+
+
+def with_lag(told: dict[str, Any], lags: Mapping[str, Lag], virtual: Sequence[Virtual]) -> dict[str, Any]:
+    """For routers, too: the sections of `lag`, and which of those models may have traffic."""
+    up = {one.name: one.version for one in virtual if one.version}
+    awaited = [one.name for one in virtual if one.state in (State.CONFIGURED, State.LOADING)]
     lag = {name: one.model_dump(mode="json") for name, one in lags.items()}
-    return {"adapters": told, "lag": lag, "up": up, "awaited": awaited}
+    return told | {"lag": lag, "up": told["up"] | up, "awaited": told["awaited"] + awaited}
 
 
 def changed(name: str, before: Iterable[Entry], after: Iterable[Entry]) -> list[str]:
