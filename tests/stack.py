@@ -76,12 +76,15 @@ def wait_for(what: str, url: str, wanted: int, limit_s: float) -> None:
 
 
 @contextlib.contextmanager
-def started(folder: Path) -> Iterator[Running]:
-    """Up until the end of the block, and ended as a person would end it: with Ctrl-C."""
+def started(folder: Path, run: str = "test", **sections: Any) -> Iterator[Running]:
+    """Up until the end of the block, and ended as a person would end it: with Ctrl-C.
+
+    `sections` are added to the demo's; `run` names the run folder, of which each stack has its own.
+    """
     subprocess.run([sys.executable, "-m", "demo", "build"], cwd=ROOT, check=True)
-    file, roots, run_dir = folder / "adapters.yaml", folder / "roots", ROOT / ".run" / "test"
+    file, roots, run_dir = folder / "adapters.yaml", folder / "roots", ROOT / ".run" / run
     roots.mkdir()
-    data = moved_stack()
+    data = moved_stack() | sections
     data["engine"]["roots"] = [str(roots)]
     data["router"]["admin_key"] = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
     file.write_text(yaml.safe_dump(data, sort_keys=False))

@@ -469,3 +469,13 @@ def test_half_an_adapter_is_in_no_library(tmp_path: Path, module: str, what: str
     assert (error.key, error.text) == ("lag.two", f"law adapts {what}, which LAG does not route; leave it out")
     spectral = lint(write_stack(tmp_path, base, router={"classifier": "spectral"})).errors
     assert [error.key for error in spectral] == ["router.classifier"] * (what == "experts")
+
+
+def test_more_libraries_than_the_plugin_routes_are_refused(tmp_path: Path) -> None:
+    names = [f"a{number}" for number in range(10)]
+    for name in names:
+        write_adapter(tmp_path / name)
+    adapters = {name: {"path": name, "label": name} for name in names}
+    libraries = {f"l{number}": names[2 * number : 2 * number + 2] for number in range(5)}
+    (error,) = lint(write_stack(tmp_path, adapters=adapters, lag={"libraries": libraries})).errors
+    assert (error.key, error.text) == ("lag.lag.libraries", "there are 5; at most 4")

@@ -14,6 +14,8 @@ from serve.lint.weights import WeightsError, header
 
 SPECTRAL = "spectral"
 EXPERTS, HEADS = "experts", ("embed_tokens", "lm_head")
+MOST_LIBRARIES = 4
+"""That vllm_plugin/ routes separately for one model."""
 
 
 def members(stack: Stack) -> tuple[str, ...]:
@@ -56,6 +58,9 @@ def check(stack: Stack, base: Mapping[str, Any] | None) -> Iterator[Finding]:
     yield from _engine(stack, whose)
     if (base or {}).get("speculators_config"):
         yield Finding("base.model", f"{whose} works with no speculative decoding, which this base brings along")
+    for name, lag in stack.lag.items():
+        if len(lag.libraries) > MOST_LIBRARIES:
+            yield Finding(f"lag.{name}.libraries", f"there are {len(lag.libraries)}; at most {MOST_LIBRARIES}")
     slots = stack.engine.library_slots
     if slots is not None and slots < len(inside):
         say = f"{slots} for {', '.join(inside)}: at least {len(inside)}, and one more to update them"
