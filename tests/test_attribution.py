@@ -8,15 +8,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import yaml
 
-from adapters import load
 from router import attribution
-from router.app import create_app
-from router.classify import load_classifiers
-from router.upstream import HttpUpstream
-from tests.conftest import LABELS, LEGAL, Wire, chat, wait_ready, write_stack
-from tests.servers import FakeEngine, serving
+from tests.conftest import LEGAL, Wire, chat, wired
 
 HEADER = {"x-lora-select-explain": "tokens"}
 COMPLETION = {"model": "lag", "prompt": LEGAL}
@@ -49,16 +43,8 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
-    engine = FakeEngine(["base", *LABELS, "lag"])
-    with serving(engine) as engine_url:
-        file = write_stack(tmp_path_factory.mktemp("lag"), engine_url, response_cache_mb=1)
-        lag = yaml.safe_dump({"lag": {"library": "all"}})
-        file.write_text(file.read_text(encoding="utf-8") + lag, encoding="utf-8")
-        stack = load(file)
-        app = create_app(stack, load_classifiers(stack), HttpUpstream(stack.engine_url))
-        with serving(app, stack.router.port) as url:
-            wait_ready(url)
-            yield Wire(url, engine, stack)
+    with wired(tmp_path_factory.mktemp("lag"), lag={"lag": {"library": "all"}}, response_cache_mb=1) as one:
+        yield one
 
 
 @pytest.fixture
