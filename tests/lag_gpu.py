@@ -1,0 +1,268 @@
+"""LAG's CUDA path on CPU tensors, vLLM's Triton kernels interpreted: pytest in a process of its own, by test_lag_gpu.
+
+Float16, since the interpreter multiplies bfloat16 as integers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+# vLLM's CPU build takes Triton on only where it finds a backend of this name; the interpreter uses none.
+from triton.backends import backends
+
+backends["cpu"] = backends["nvidia"]
+
+from lora_select_vllm.bank import Bank  # noqa: E402
+from lora_select_vllm.gpu import RoutedPunicaGPU  # noqa: E402
+from lora_select_vllm.routed_op import kernel_meta  # noqa: E402
+from lora_select_vllm.trace import Rows  # noqa: E402
+from vllm.lora.layers import LoRAMapping  # noqa: E402
+from vllm.lora.ops.triton_ops import LoRAKernelMeta, lora_expand, lora_shrink  # noqa: E402
+
+FIXED, LIBRARY, RANK, INPUTS, COLUMNS = 2, 4, 16, 64, (48, 32)
+SLOTS = FIXED + LIBRARY
+ROWS, PADDED = 144, 160
+IDS: list[int | None] = [1, 2, 3, 4, 5, 6, *range(11, 18)]
+"""By slot: two fixed adapters, four members, and virtual adapters behind the slots."""
+BASE = 0
+# id of a virtual adapter: libraries, k, projection, observe
+VIRTUAL = {
+    11: (((0, 1, 2, 3),), 1, False, False),
+    12: (((0, 1, 2, 3),), 2, False, False),
+    13: (((0, 1, 2, 3),), 4, False, False),
+    14: (((0, 1, 2, 3),), 3, True, False),
+    15: (((0, 1), (2, 3)), 1, False, False),
+    16: (((3, 1), (2, 0)), 2, True, False),
+    17: (((0, 1, 2, 3),), 4, False, True),
+}
+
+
+@dataclass
+class Layer:
+    """A layer of two projections, with weights in all slots."""
+
+    a: tuple[torch.Tensor, ...]
+    b: tuple[torch.Tensor, ...]
+    bank: Bank
+    wrapper: RoutedPunicaGPU
+
+    def mapped(self, ids: Sequence[int]) -> None:
+        """The rows' adapters from now on."""
+        self.wrapper.update_metadata(LoRAMapping(tuple(ids), (0,), is_prefill=True), IDS, SLOTS + 1, 100)
+
+    def add(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """As vLLM's layer calls it."""
+        self.wrapper.add_lora_linear(y, x, self.a, self.b, 1.0, COLUMNS, bank=self.bank)
+        return y
+
+
+def ranked(slot: int) -> int:
+    """Its rank; the others' columns are padding."""
+    return 8 if slot == FIXED + 1 else RANK
+
+
+def absent(slot: int, projection: int) -> bool:
+    """Whether the adapter has nothing there."""
+    return (slot, projection) in {(FIXED + 3, 1), (1, 0)}
+
+
+@pytest.fixture(scope="module")
+def layer() -> Layer:
+    torch.manual_seed(0)
+    # Weights live as long as the process: vLLM remembers them by address.
+    a = tuple(torch.randn(SLOTS, 1, RANK, INPUTS).half() for _ in COLUMNS)
+    b = tuple((torch.randn(SLOTS, 1, out, RANK) / 8).half() for out in COLUMNS)
+    for part, (down, up) in enumerate(zip(a, b, strict=True)):
+        for slot in range(SLOTS):
+            rank = 0 if absent(slot, part) else ranked(slot)
+            down[slot, :, rank:], up[slot, ..., rank:] = 0, 0
+    wrapper = RoutedPunicaGPU(
+        PADDED, 8, "cpu", lora_config=SimpleNamespace(max_loras=FIXED, specialize_active_lora=False)
+    )
+    wrapper.take_library(LIBRARY)
+    bank = Bank.of("qk_proj", a, FIXED, None)
+    for place in range(LIBRARY):
+        slot = FIXED + place
+        weights = [
+            None if absent(slot, part) else (down[slot, 0, : ranked(slot)], up[slot, 0, :, : ranked(slot)])
+            for part, (down, up) in enumerate(zip(a, b, strict=True))
+        ]
+        bank.put(place, [one and one[0] for one in weights], [one and one[1] for one in weights])
+    return Layer(a, b, bank, wrapper)
+
+
+@pytest.fixture
+def virtual(layer: Layer) -> Layer:
+    for index, told in enumerate(VIRTUAL.values()):
+        layer.wrapper.tables.put(index, *told)
+    return layer
+
+
+def picked(layer: Layer, x: torch.Tensor, part: int, adapter: int) -> list[int]:
+    """The slots whose deltas row `x` [in] gets: plain float64, with an SVD of every delta."""
+    if adapter < 11:
+        return [IDS.index(adapter)] if adapter else []
+    libraries, k, projection, _ = VIRTUAL[adapter]
+    chosen = []
+    for library in libraries:
+        found = {}
+        for slot in (FIXED + place for place in sorted(library) if not absent(FIXED + place, part)):
+            _, s, v = torch.linalg.svd(delta(layer, slot, part), full_matrices=False)
+            v = v[: ranked(slot)] @ x.double()
+            found[slot] = (v[0].abs().item(), (v if projection else s[: ranked(slot)] * v).norm().item())
+        kept = sorted(found, key=lambda slot: -found[slot][0])[:k]
+        chosen += [max(kept, key=lambda slot: found[slot][1])] if kept else []
+    return chosen
+
+
+def delta(layer: Layer, slot: int, part: int) -> torch.Tensor:
+    """B A, in float64."""
+    return layer.b[part][slot, 0].double() @ layer.a[part][slot, 0].double()
+
+
+def expected(layer: Layer, x: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
+    """What is added to each row."""
+    added = torch.zeros(len(x), sum(COLUMNS), dtype=torch.float64)
+    for row, adapter in enumerate(ids):
+        for part, columns in enumerate(added[row].split(COLUMNS)):
+            for slot in picked(layer, x[row], part, adapter) if adapter != 17 else ():
+                columns += delta(layer, slot, part) @ x[row].double()
+    return added
+
+
+def cycled(*adapters: int) -> list[int]:
+    return [adapters[row % len(adapters)] for row in range(ROWS)]
+
+
+BATCHES = {
+    "mixed": cycled(BASE, 11, 1, 12, 4, 13, 2, 14, 15, 6, 16, 17),
+    "none of LAG": cycled(BASE, 1, 2, 5),
+    "all of LAG": cycled(11, 12, 13, 14, 15, 16),
+    "base": cycled(BASE),
+    "observed": cycled(17),
+}
+
+
+@pytest.mark.parametrize("ids", BATCHES.values(), ids=BATCHES)
+def test_each_row_gets_what_plain_torch_says(virtual: Layer, ids: list[int]) -> None:
+    x, y = torch.randn(ROWS, INPUTS).half(), torch.randn(ROWS, sum(COLUMNS)).half()
+    virtual.mapped(ids)
+    wanted = y.double() + expected(virtual, x, ids)
+    # Two roundings to float16 of numbers up to 64, and of z.
+    torch.testing.assert_close(virtual.add(y, x).double(), wanted, atol=0.06, rtol=2e-3)
+
+
+def test_the_comparison_has_power(virtual: Layer) -> None:
+    x = torch.randn(ROWS, INPUTS).half()
+    for one, other in ((11, 12), (12, 13), (13, 14), (15, 16), (1, 2)):
+        differing = (expected(virtual, x, cycled(one)) - expected(virtual, x, cycled(other))).norm(dim=1) > 5
+        assert differing.any()
+
+
+def test_rows_that_a_graph_pads_with_stay_as_they_are(virtual: Layer) -> None:
+    virtual.mapped([11] * PADDED)
+    virtual.mapped(BATCHES["mixed"])
+    x, y = torch.randn(PADDED, INPUTS).half(), torch.zeros(PADDED, sum(COLUMNS)).half()
+    x[ROWS:] = torch.nan
+    virtual.add(y, x)
+    assert not y[ROWS:].any()
+    wanted = expected(virtual, x, BATCHES["mixed"])
+    torch.testing.assert_close(y.double(), wanted, atol=0.06, rtol=2e-3)
+
+
+def test_who_was_chosen_is_counted(virtual: Layer) -> None:
+    ids = BATCHES["all of LAG"][:-1] + [17]
+    x, y = torch.randn(ROWS, INPUTS).half(), torch.zeros(ROWS, sum(COLUMNS)).half()
+    virtual.mapped([BASE, *ids[1:]])
+    for one in virtual.bank.slices:
+        one.chosen.zero_()
+    trace = virtual.wrapper.trace
+    trace.begin([Rows("a", 0, 3, tuple("wxyz")), Rows("b", 5, ROWS - 4, tuple("wxyz"))], LIBRARY, "cpu")
+    virtual.add(y, x)
+    trace.begin([], LIBRARY, "cpu")
+    votes = torch.zeros(ROWS, LIBRARY, dtype=torch.int64)
+    for row, adapter in list(enumerate(ids))[1:]:
+        for part in range(len(COLUMNS)):
+            for slot in picked(virtual, x[row], part, adapter):
+                votes[row, slot - FIXED] += 1
+    assert trace.of("a")["votes"] == votes[1:4].tolist()
+    assert trace.of("b")["votes"][5:] == votes[4:].tolist()
+    assert sum(one.chosen for one in virtual.bank.slices).tolist() == votes.sum(dim=0).tolist()
+    assert trace.of("b")["shares"][-1] == pytest.approx([share for share in trace.of("b")["shares"][-1]])
+    assert sum(trace.of("b")["shares"][-1]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 130])
+def test_metadata_is_vllms_own(layer: Layer, rows: int) -> None:
+    slots = torch.randint(-1, SLOTS, (rows,))
+    theirs = LoRAKernelMeta.make(SLOTS, rows, device="cpu")
+    theirs.prepare_tensors(slots)
+    mapping, order, ids, count, start = kernel_meta(slots, SLOTS)
+    ours = [mapping, order, count, start, ids, torch.tensor([False]), torch.tensor([SLOTS + 1])]
+    assert groups(order, ids, count, start) == groups(
+        theirs.token_indices_sorted_by_lora_ids,
+        theirs.active_lora_ids,
+        theirs.num_tokens_per_lora,
+        theirs.lora_token_start_loc,
+    )
+    x = torch.randn(rows, INPUTS).half()
+    outputs = []
+    for meta in (ours, theirs.meta_args(rows, False)):
+        assert [one.dtype for one in meta[:5]] == [torch.int32] * 5
+        z, y = torch.empty(2, rows, RANK), torch.zeros(rows, sum(COLUMNS)).half()
+        lora_shrink(x, list(layer.a), z, *meta, 1.0)
+        lora_expand(z, list(layer.b), y, *meta, add_inputs=True)
+        outputs.append(y)
+    torch.testing.assert_close(*outputs)
+
+
+def groups(order: torch.Tensor, ids: torch.Tensor, count: torch.Tensor, start: torch.Tensor) -> dict[int, set[int]]:
+    """The rows of each adapter, as a kernel finds them."""
+    return {
+        one: set(order[begin : begin + rows].tolist())
+        for one, rows, begin in zip(ids.tolist(), count.tolist(), start.tolist(), strict=False)
+        if rows and one >= 0
+    }
+
+
+def test_torch_compile_traces_it_once_for_all_steps(virtual: Layer) -> None:
+    graphs: list[str] = []
+
+    def backend(graph: Any, _: Any) -> Callable[..., Any]:
+        graphs.append(graph.print_readable(print_output=False))
+        return aot(graph, _)
+
+    aot = torch._dynamo.lookup_backend("aot_eager")
+    compiled = torch.compile(lambda y, x: virtual.add(y * 1, x) + 1, backend=backend, fullgraph=True, dynamic=True)
+    for name in ("all of LAG", "mixed", "none of LAG"):
+        virtual.mapped(BATCHES[name])
+        x, y = torch.randn(ROWS, INPUTS).half(), torch.zeros(ROWS, sum(COLUMNS)).half()
+        torch.testing.assert_close(compiled(y, x), virtual.add(y.clone(), x) + 1)
+    assert len(graphs) == 1
+    assert graphs[0].count("lora_select_add_routed") == len(COLUMNS)
+
+
+def test_it_is_idle_only_where_a_step_has_no_rows_for_it(layer: Layer) -> None:
+    def idle(*ids: int) -> bool:
+        layer.mapped(ids)
+        return bool(layer.wrapper.idle)
+
+    for index in range(len(VIRTUAL)):
+        layer.wrapper.tables.clear(index)
+    # vLLM's trial runs, that kernels are compiled in and graphs captured.
+    assert (idle(BASE, BASE), idle(BASE, 1)) == (True, False)
+    layer.wrapper.tables.put(0, *VIRTUAL[11])
+    assert (idle(BASE, BASE), idle(BASE, 1), idle(1, 11)) == (True, True, False)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    config = SimpleNamespace(max_loras=FIXED, specialize_active_lora=True)
+    with pytest.raises(ValueError, match="--specialize-active-lora"):
+        RoutedPunicaGPU(PADDED, 8, "cpu", lora_config=config).take_library(LIBRARY)

@@ -1,0 +1,181 @@
+"""Adapters on CUDA: vLLM's wrapper with its Triton kernels, and LAG as an operator that CUDA graphs can hold.
+
+Rows of fixed adapters go through vLLM's own code. For rows of virtual ones every call scores all library slots,
+chooses, and expands with vLLM's kernel (`routed_op`). Everything that the operator reads is in tensors that stay
+where they are, since a captured graph knows them by address: a step changes what is in them.
+
+Checked, on CPU tensors and under Triton's interpreter (tests/test_lag_gpu.py): the kernels' metadata against
+vLLM's own; fixed and routed rows, mixed, against plain torch, in float16 (the interpreter multiplies bfloat16 as
+integers); rows that a graph pads with; that torch.compile traces a layer as one graph; sums over ranks of z.
+Not checked, for want of a GPU: that CUDA graphs capture it and replay it right, compiled kernels, bfloat16,
+`torch.mm` from 16 bits into float32, tensor parallelism over NCCL, and speed. `take_library` says so at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm import envs
+from vllm.logger import init_logger
+from vllm.lora.layers import LoRAMapping
+from vllm.lora.ops.triton_ops import LoRAKernelMeta
+from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+
+from lora_select_vllm import routed_op
+from lora_select_vllm.bank import Bank
+from lora_select_vllm.tables import Tables
+from lora_select_vllm.trace import Rows, Trace
+
+logger = init_logger(__name__)
+UNPROVEN = "LAG on CUDA is unproven: it was checked under Triton's interpreter only, never yet on a GPU."
+
+
+class SteadyTrace(Trace):
+    """What is counted in tensors that stay: `votes` [tokens, n] of int16 and `shares` [tokens, n].
+
+    `rows` are those of virtual adapters.
+    """
+
+    def __init__(self, tokens: int, slots: int, device: torch.device | str) -> None:
+        super().__init__()
+        self.votes = torch.zeros(tokens, slots, dtype=torch.int16, device=device)
+        self.shares = torch.zeros(tokens, slots, device=device)
+        self.rows = torch.zeros(0, dtype=torch.int64, device=device)
+        self._counted = self.rows
+
+    def begin(self, step: Sequence[Rows], width: int, device: torch.device | str) -> None:
+        """The step before is over; this one has these routed rows."""
+        del width, device
+        self._fold()
+        self._step, self._counted = step, self.rows
+        self.votes.zero_()
+        self.shares.zero_()
+
+    def _fold(self) -> None:
+        if self._step:
+            self._votes, self._shares = self.votes[self._counted], self.shares[self._counted]
+        super()._fold()
+
+
+@dataclass(frozen=True, eq=False)
+class Routed:
+    """What the operator reads of each row: `member` [tokens, L, n], `k`, `projection` and `observe` [tokens], as in
+    Tables. A row that is not a virtual adapter's has no member."""
+
+    member: torch.Tensor
+    k: torch.Tensor
+    projection: torch.Tensor
+    observe: torch.Tensor
+
+    @classmethod
+    def of(cls, tokens: int, tables: Tables) -> Routed:
+        """No such row yet, of at most so many."""
+        its = (tables.member, tables.k, tables.projection, tables.observe)
+        return cls(*(one.new_zeros(tokens, *one.shape[1:]) for one in its))
+
+    def fill(self, kinds: torch.Tensor, tables: Tables) -> None:
+        """For rows' virtual adapters, below 0 where there is none; rows that follow are nobody's."""
+        rows, its = len(kinds), kinds.clamp_min(0)
+        # A graph pads its rows, and would find those of an earlier step.
+        self.member[rows:] = False
+        self.member[:rows] = tables.member[its] & (kinds >= 0).view(-1, 1, 1)
+        self.k[:rows], self.projection[:rows], self.observe[:rows] = (
+            tables.k[its],
+            tables.projection[its],
+            tables.observe[its],
+        )
+
+
+class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type checkers
+    """vLLM's wrapper for one model. Slots from `slots` on in its mapping are virtual adapters of `tables`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slots: int = self.max_loras
+        self.first = self.slots
+        self.tables = Tables.of(0, self.device)
+        self.trace = SteadyTrace(0, 0, self.device)
+        self.routed = Routed.of(0, self.tables)
+        self.idle = torch.ones(1, dtype=torch.bool, device="cpu")
+
+    def take_library(self, slots: int) -> None:
+        """Behind the first slots come so many for the library. Raises ValueError for what cannot be with it."""
+        if self.lora_config.specialize_active_lora:
+            raise ValueError("LAG decides inside a CUDA graph who is active: it cannot work with --specialize-active-lora")
+        if envs.VLLM_LORA_ENABLE_DUAL_STREAM:
+            raise ValueError("LAG cannot work with VLLM_LORA_ENABLE_DUAL_STREAM=1")
+        routed_op.register()
+        logger.warning_once(UNPROVEN)
+        tokens = len(self._token_lora_indices)
+        self.slots += slots
+        self.max_loras = self.slots
+        self.tables = Tables.of(slots, self.device)
+        self.routed = Routed.of(tokens, self.tables)
+        self.trace = SteadyTrace(tokens, slots, self.device)
+        self.token_mapping_meta, self.prompt_mapping_meta = (
+            LoRAKernelMeta.make(self.slots, tokens, device=self.device) for _ in range(2)
+        )
+
+    def _update_base_metadata(
+        self, mapping: LoRAMapping, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int
+    ) -> None:
+        super()._update_base_metadata(mapping, lora_index_to_id, max_loras, vocab_size)
+        with gpu_sync_allowed():  # as vLLM's own does behind this
+            self._split(self.token_lora_indices, self.sampler_indices)
+
+    def _split(self, tokens: torch.Tensor, sampled: torch.Tensor) -> None:
+        """Take the rows of virtual adapters out of vLLM's mapping, and into `routed`."""
+        virtual = tokens >= self.slots
+        self.routed.fill(torch.where(virtual, tokens - self.slots, -1), self.tables)
+        self.trace.rows = virtual.nonzero().squeeze(1)
+        # Until there is a virtual adapter, vLLM compiles kernels and captures graphs, with adapters of its own.
+        trial = self.tables.libraries == 0 and bool((tokens >= 0).any())
+        self.idle[0] = not len(self.trace.rows) and not trial
+        # vLLM's own code looks up embeddings and heads by these, and a virtual adapter has none.
+        self._embeddings_indices[: len(tokens)].masked_fill_(virtual, 0)
+        tokens.masked_fill_(virtual, -1)
+        sampled.masked_fill_(sampled >= self.slots, -1)
+
+    def add_lora_linear(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: tuple[torch.Tensor, ...],
+        lora_b_stacked: tuple[torch.Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        *,
+        bank: Bank | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """y += scale · x Aᵀ Bᵀ, slice by slice, each row with its own adapter; see vLLM's for the shapes."""
+        super().add_lora_linear(y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, **kwargs)
+        if bank is None:
+            return
+        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+        routed, trace, offset = self.routed, self.trace, 0
+        for one, b, columns in zip(bank.slices, lora_b_stacked, output_slices, strict=True):
+            torch.ops.vllm.lora_select_add_routed(
+                y,
+                x,
+                one.a,
+                one.w,
+                b,
+                one.present,
+                routed.member,
+                routed.k,
+                routed.projection,
+                routed.observe,
+                one.chosen,
+                trace.votes,
+                trace.shares,
+                self.idle,
+                self.first,
+                offset,
+                bank.summed is not None,
+            )
+            offset += columns
