@@ -13,7 +13,7 @@ def test_under_tritons_interpreter() -> None:
     checks = Path(__file__).with_name("lag_gpu.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-s", str(checks)],
-        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=500,

@@ -63,8 +63,8 @@ class SteadyTrace(Trace):
 
 @dataclass(frozen=True, eq=False)
 class Routed:
-    """What the operator reads of each row: `member` [tokens, L, n], `k`, `projection` and `observe` [tokens], as in
-    Tables. A row that is not a virtual adapter's has no member."""
+    """What the operator reads of each row: `member` [tokens, L, n], `k`, `projection` and `observe` [tokens], as
+    in Tables. A row that is not a virtual adapter's has no member."""
 
     member: torch.Tensor
     k: torch.Tensor
@@ -105,7 +105,9 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
     def take_library(self, slots: int) -> None:
         """Behind the first slots come so many for the library. Raises ValueError for what cannot be with it."""
         if self.lora_config.specialize_active_lora:
-            raise ValueError("LAG decides inside a CUDA graph who is active: it cannot work with --specialize-active-lora")
+            raise ValueError(
+                "LAG decides inside a CUDA graph who is active: it cannot work with --specialize-active-lora"
+            )
         if envs.VLLM_LORA_ENABLE_DUAL_STREAM:
             raise ValueError("LAG cannot work with VLLM_LORA_ENABLE_DUAL_STREAM=1")
         routed_op.register()

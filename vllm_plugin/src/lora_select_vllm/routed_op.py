@@ -51,12 +51,12 @@ def add_routed(
     offset: int,
     spread: bool,
 ) -> None:
-    """Choose for each row of a virtual adapter, and add to columns from `offset` on of `y` [T, outs] what is chosen.
+    """Choose for each row of a virtual adapter, and add what is chosen to `y` [T, outs], from column `offset` on.
 
-    `x` [T, in]; `a`, `w`, `present`, `chosen` as in bank.Slice; `b` [slots, 1, out, r] of all slots, with the library
-    from `first` on. By row, of T or more: `member` [T, L, n], nobody for other rows, `k`, `projection` and `observe`
-    [T] as in tables.Tables, `votes` and `shares` [T, n] as in trace.Trace. `idle` [1], on the CPU: no row is to be
-    routed. `spread`: `x` and `a` are a rank's part of the inputs.
+    `x` [T, in]; `a`, `w`, `present`, `chosen` as in bank.Slice; `b` [slots, 1, out, r] of all slots, with the
+    library from `first` on. By row, of T or more: `member` [T, L, n], nobody for other rows, `k`, `projection` and
+    `observe` [T] as in tables.Tables, `votes` and `shares` [T, n] as in trace.Trace. `idle` [1], on the CPU: no
+    row is to be routed. `spread`: `x` and `a` are a rank's part of the inputs.
     """
     if idle.item():
         return
@@ -104,7 +104,9 @@ def _count(
     shares += (norm / norm.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(norm.dtype).tiny)).sum(dim=1)
 
 
-def _expand(y: torch.Tensor, z: torch.Tensor, b: torch.Tensor, best: torch.Tensor, slots: int, offset: int) -> None:
+def _expand(
+    y: torch.Tensor, z: torch.Tensor, b: torch.Tensor, best: torch.Tensor, slots: int, offset: int
+) -> None:
     mapping, order, ids, count, start = kernel_meta(best, slots)
     no_lora, active = torch.tensor([False], device="cpu"), torch.tensor([slots + 1], device="cpu")
     # One library after the other: two may have chosen for the same row.
