@@ -16,7 +16,7 @@ import pytest
 import torch
 
 # vLLM's CPU build takes Triton on only where it finds a backend of this name; the interpreter uses none.
-from triton.backends import backends
+from triton.backends import backends  # type: ignore[import-untyped]
 
 backends["cpu"] = backends["nvidia"]
 
@@ -24,14 +24,20 @@ from lora_select_vllm.bank import Bank  # noqa: E402
 from lora_select_vllm.gpu import RoutedPunicaGPU  # noqa: E402
 from lora_select_vllm.routed_op import kernel_meta  # noqa: E402
 from lora_select_vllm.trace import Rows  # noqa: E402
+from lora_select_vllm.workers import _batch_traced  # noqa: E402
 from vllm.config import VllmConfig, set_current_vllm_config  # noqa: E402
 from vllm.distributed import (  # noqa: E402
+    destroy_distributed_environment,
+    destroy_model_parallel,
     init_distributed_environment,
     initialize_model_parallel,
     tensor_model_parallel_all_reduce,
 )
 from vllm.lora.layers import LoRAMapping  # noqa: E402
 from vllm.lora.ops.triton_ops import LoRAKernelMeta, lora_expand  # noqa: E402
+from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers  # noqa: E402
+from vllm.v1.worker.gpu.lora_utils import LoraState  # noqa: E402
+from vllm.v1.worker.gpu.model_runner import GPUModelRunner  # noqa: E402
 
 from tests.servers import free_port  # noqa: E402
 
@@ -192,7 +198,7 @@ def test_who_was_chosen_is_counted(layer: Layer) -> None:
     for one in layer.bank.slices:
         one.chosen.zero_()
     trace = layer.wrapper.trace
-    trace.begin([Rows("a", 0, 3, tuple("wxyz")), Rows("b", 5, ROWS - 4, tuple("wxyz"))], LIBRARY, "cpu")
+    trace.begin([Rows("a", 0, 3, tuple("wxyz"), 1), Rows("b", 5, ROWS - 4, tuple("wxyz"), 4)], LIBRARY, "cpu")
     layer.add(y, x)
     trace.begin([], LIBRARY, "cpu")
     votes = torch.zeros(ROWS, LIBRARY, dtype=torch.int64)
@@ -204,6 +210,27 @@ def test_who_was_chosen_is_counted(layer: Layer) -> None:
     assert trace.of("b")["votes"][5:] == votes[4:].tolist()
     assert sum(one.chosen for one in layer.bank.slices).tolist() == votes.sum(dim=0).tolist()
     assert sum(trace.of("b")["shares"][-1]) == pytest.approx(2)
+
+
+def test_the_second_model_runners_batch_tells_whose_rows_are_which(layer: Layer) -> None:
+    batch = InputBatch.make_dummy(3, 10, InputBuffers(3, 10, torch.device("cpu")))
+    state, trace = LoraState(3), layer.wrapper.trace
+    for at, adapter in enumerate((1, 12, 13)):
+        state.lora_ids[at] = adapter
+    manager = SimpleNamespace(
+        settings=SimpleNamespace(library_slots=LIBRARY),
+        virtual=VIRTUAL,
+        names=lambda: tuple("wxyz"),
+        wrapper=layer.wrapper,
+        device="cpu",
+    )
+    runner = SimpleNamespace(lora_state=state, lora_manager=SimpleNamespace(_adapter_manager=manager))
+    assert hasattr(GPUModelRunner, "prepare_inputs")
+    _batch_traced(lambda _: batch)(runner)
+    trace.votes[:10] = torch.arange(10).unsqueeze(1)
+    trace.begin([], LIBRARY, "cpu")
+    # 10 tokens of three requests: 3, 3 and 4.
+    assert [[row[0] for row in trace.of(batch.req_ids[at])["votes"]] for at in (1, 2)] == [[3, 4, 5], [6, 7, 8, 9]]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 130])
@@ -287,6 +314,8 @@ def half(rank: int, port: int, folder: Path) -> None:
     x, y = torch.randn(ROWS, INPUTS).half(), torch.zeros(ROWS, sum(COLUMNS)).half()
     layer.mapped(BATCHES["mixed"])
     torch.save((x, layer.add(y, x[:, mine].contiguous())), folder / str(rank))
+    destroy_model_parallel()  # type: ignore[no-untyped-call]
+    destroy_distributed_environment()  # type: ignore[no-untyped-call]
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -6,9 +6,10 @@ where they are, since a captured graph knows them by address: a step changes wha
 
 Checked, on CPU tensors and under Triton's interpreter (tests/test_lag_gpu.py): the kernels' metadata against
 vLLM's own; fixed and routed rows, mixed, against plain torch, in float16 (the interpreter multiplies bfloat16 as
-integers); rows that a graph pads with; that torch.compile traces a layer as one graph; sums over ranks of z.
+integers); rows that a graph pads with; that torch.compile traces a layer as one graph; two ranks.
 Not checked, for want of a GPU: that CUDA graphs capture it and replay it right, compiled kernels, bfloat16,
-`torch.mm` from 16 bits into float32, tensor parallelism over NCCL, and speed. `take_library` says so at start.
+`torch.mm` from 16 bits into float32, ranks over NCCL, a whole engine, and speed: each projection launches some
+fifty small kernels beside the expands. `take_library` says at start that this is unproven.
 """
 
 from __future__ import annotations
@@ -30,34 +31,32 @@ from lora_select_vllm.bank import Bank
 from lora_select_vllm.tables import Tables
 from lora_select_vllm.trace import Rows, Trace
 
-logger = init_logger(__name__)
+# Below vLLM's own name, or nobody prints it.
+logger = init_logger(f"vllm.{__name__}")
 UNPROVEN = "LAG on CUDA is unproven: it was checked under Triton's interpreter only, never yet on a GPU."
 
 
 class SteadyTrace(Trace):
-    """What is counted in tensors that stay: `votes` [tokens, n] of int16 and `shares` [tokens, n].
-
-    `rows` are those of virtual adapters.
-    """
+    """Counts in tensors that stay, with a row for each of the batch: `votes` [tokens, n] of int16, `shares`."""
 
     def __init__(self, tokens: int, slots: int, device: torch.device | str) -> None:
         super().__init__()
         self.votes = torch.zeros(tokens, slots, dtype=torch.int16, device=device)
         self.shares = torch.zeros(tokens, slots, device=device)
-        self.rows = torch.zeros(0, dtype=torch.int64, device=device)
-        self._counted = self.rows
 
     def begin(self, step: Sequence[Rows], width: int, device: torch.device | str) -> None:
         """The step before is over; this one has these routed rows."""
         del width, device
         self._fold()
-        self._step, self._counted = step, self.rows
+        self._step = step
         self.votes.zero_()
         self.shares.zero_()
 
     def _fold(self) -> None:
         if self._step:
-            self._votes, self._shares = self.votes[self._counted], self.shares[self._counted]
+            parts = [slice(one.row, one.row + one.count) for one in self._step]
+            self._votes = torch.cat([self.votes[part] for part in parts])
+            self._shares = torch.cat([self.shares[part] for part in parts])
         super()._fold()
 
 
@@ -126,6 +125,8 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
         self, mapping: LoRAMapping, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int
     ) -> None:
         super()._update_base_metadata(mapping, lora_index_to_id, max_loras, vocab_size)
+        if self.slots == self.first:
+            return
         with gpu_sync_allowed():  # as vLLM's own does behind this
             self._split(self.token_lora_indices, self.sampler_indices)
 
@@ -133,10 +134,9 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
         """Take the rows of virtual adapters out of vLLM's mapping, and into `routed`."""
         virtual = tokens >= self.slots
         self.routed.fill(torch.where(virtual, tokens - self.slots, -1), self.tables)
-        self.trace.rows = virtual.nonzero().squeeze(1)
         # Until there is a virtual adapter, vLLM compiles kernels and captures graphs, with adapters of its own.
-        trial = self.tables.libraries == 0 and bool((tokens >= 0).any())
-        self.idle[0] = not len(self.trace.rows) and not trial
+        asking = virtual if self.tables.libraries else tokens >= 0
+        self.idle[0] = not bool(asking.any())
         # vLLM's own code looks up embeddings and heads by these, and a virtual adapter has none.
         self._embeddings_indices[: len(tokens)].masked_fill_(virtual, 0)
         tokens.masked_fill_(virtual, -1)

@@ -25,12 +25,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class Rows:
-    """A request's rows among the routed ones of a step: how many, and the position of the first."""
+    """A request's rows among the routed ones of a step: how many, the position of the first in the request, and
+    its row in the batch."""
 
     request: str
     position: int
     count: int
     names: tuple[str, ...]
+    row: int
 
 
 class Trace:

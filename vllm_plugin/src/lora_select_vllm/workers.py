@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from lora_select_vllm.library import LibraryModelManager, LibraryWorkerManager
@@ -16,13 +18,22 @@ def install() -> None:
     mixin.LRUCacheWorkerLoRAManager = LibraryWorkerManager  # type: ignore[misc]
     if current_platform.is_cpu():
         _set_wrapper(current_platform, "lora_select_vllm.cpu.GroupedPunica")
-    stock = mixin.LoRAModelRunnerMixin.set_active_loras
-    if not getattr(stock, "traced", False):
-        mixin.LoRAModelRunnerMixin.set_active_loras = _traced(stock)  # type: ignore[method-assign]
+    elif current_platform.is_cuda():
+        _set_wrapper(current_platform, "lora_select_vllm.gpu.RoutedPunicaGPU")
+    _replace(mixin.LoRAModelRunnerMixin, "set_active_loras", _traced)
+    _replace(mixin.LoRAModelRunnerMixin, "load_lora_model", _second_runner_traced)
 
 
 def _set_wrapper(platform: Any, name: str) -> None:
     type(platform).get_punica_wrapper = classmethod(lambda _: name)
+
+
+def _replace(owner: Any, name: str, by: Callable[[Any], Any]) -> None:
+    stock = getattr(owner, name)
+    if not getattr(stock, "replaced", False):
+        ours = by(stock)
+        ours.replaced = True
+        setattr(owner, name, ours)
 
 
 def _traced(stock: Any) -> Any:
@@ -30,23 +41,51 @@ def _traced(stock: Any) -> Any:
         runner: Any, input_batch: Any, num_scheduled_tokens: Any, *args: Any, **kwargs: Any
     ) -> Any:
         done = stock(runner, input_batch, num_scheduled_tokens, *args, **kwargs)
-        manager = runner.lora_manager._adapter_manager
-        if manager.settings.library_slots:
-            manager.wrapper.trace.begin(
-                _rows(manager, input_batch, num_scheduled_tokens), manager.wrapper.tables.width, manager.device
-            )
+        requests, adapters = input_batch.req_ids[: input_batch.num_reqs], input_batch.request_lora_mapping
+        _begin(runner, requests, adapters, input_batch.num_computed_tokens_cpu, num_scheduled_tokens)
         return done
 
-    set_active_loras.traced = True  # type: ignore[attr-defined]
     return set_active_loras
 
 
-def _rows(manager: LibraryModelManager, batch: Any, scheduled: Any) -> list[Rows]:
+def _second_runner_traced(stock: Any) -> Any:
+    """vLLM's second model runner, CUDA's own, makes its batch elsewhere; who uses it imports it."""
+
+    def load_lora_model(runner: Any, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(runner, "prepare_inputs"):
+            _replace(type(runner), "prepare_inputs", _batch_traced)
+        return stock(runner, *args, **kwargs)
+
+    return load_lora_model
+
+
+def _batch_traced(stock: Any) -> Any:
+    def prepare_inputs(runner: Any, *args: Any, **kwargs: Any) -> Any:
+        batch = stock(runner, *args, **kwargs)
+        adapters = runner.lora_state.lora_ids[batch.idx_mapping_np]
+        _begin(runner, batch.req_ids, adapters, batch.num_computed_tokens_np, batch.num_scheduled_tokens)
+        return batch
+
+    return prepare_inputs
+
+
+def _begin(runner: Any, requests: Sequence[str], adapters: Any, computed: Any, scheduled: Any) -> None:
+    manager = runner.lora_manager._adapter_manager
+    if manager.settings.library_slots:
+        rows = _rows(manager, requests, adapters, computed, scheduled)
+        manager.wrapper.trace.begin(rows, manager.wrapper.tables.width, manager.device)
+
+
+def _rows(
+    manager: LibraryModelManager, requests: Sequence[str], adapters: Any, computed: Any, scheduled: Any
+) -> list[Rows]:
     if not manager.virtual:
         return []
     names = manager.names()
+    # Their arrays may be longer than the batch.
+    batch = zip(requests, adapters, computed, scheduled, accumulate(scheduled, initial=0), strict=False)
     return [
-        Rows(request, int(batch.num_computed_tokens_cpu[at]), int(scheduled[at]), names)
-        for at, request in enumerate(batch.req_ids[: batch.num_reqs])
-        if int(batch.request_lora_mapping[at]) in manager.virtual
+        Rows(request, int(position), int(count), names, int(row))
+        for request, adapter, position, count, row in batch
+        if int(adapter) in manager.virtual
     ]
