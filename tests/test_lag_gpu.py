@@ -12,7 +12,7 @@ def test_under_tritons_interpreter() -> None:
     """All of lag_gpu; and that a start on CUDA says that it is unproven."""
     checks = Path(__file__).with_name("lag_gpu.py")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-s", str(checks)],
+        [sys.executable, "-m", "pytest", "-o", "log_cli=1", "-o", "log_cli_level=WARNING", str(checks)],
         env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
