@@ -2,7 +2,7 @@
 
 from adapters.door import MANAGER, RESTRICTED, socket_file
 from adapters.fields import ClassifierName
-from adapters.labels import Label, label, labels
+from adapters.labels import DATA_FREE, Label, label, labels
 from adapters.load import load, named_adapter
 from adapters.ports import check_port
 from adapters.save import check_writable, drop_adapter, save_adapter
@@ -13,6 +13,7 @@ __all__ = [
     "ADMIN",
     "AUTO",
     "BASE",
+    "DATA_FREE",
     "MANAGER",
     "RESERVED",
     "RESTRICTED",

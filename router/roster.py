@@ -10,7 +10,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from adapters import Adapter, ClassifierName, Lag, Stack, labels
+from adapters import DATA_FREE, Adapter, ClassifierName, Lag, Stack, labels
 from router.classify import Relabelling
 from router.classify.scorer import Scorer
 from router.manager import Manager, ManagerError
@@ -95,7 +95,9 @@ class Roster:
         awaited = ", ".join(news["awaited"]) or "the engine is not up"
         self.problem = "" if news["settled"] else f"adapters are being loaded: {awaited}"
         words = {name: label.text for name, label in labels(stack).items()}
-        if words and words != {name: label.text for name, label in labels(old.stack).items()}:
+        # What is kept of a classifier that goes by the weights holds for these weights alone.
+        weighed = DATA_FREE in self._classifiers and news["up"] != old.up
+        if words and (weighed or words != {name: label.text for name, label in labels(old.stack).items()}):
             self._classifiers = await asyncio.to_thread(self._relabelled, words)
             self.lineup = Lineup.of(stack, Scorer.of(stack, self._classifiers), news["up"])
             # Who asked the old one has an answer, or has given up, by then.

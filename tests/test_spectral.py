@@ -19,10 +19,12 @@ from router.choose import Policy, choose, probabilities
 from router.classify import load_classifiers
 from router.classify.engine import Engine, EngineError
 from router.classify.spectral import SpectralClassifier
+from router.manager import Manager as Door
 from router.upstream import HttpUpstream
-from tests.conftest import ask, wait_ready, write_stack
+from tests.conftest import LABELS, ask, wait_ready, write_stack
 from tests.scripted_engine import ScriptedEngine
 from tests.servers import FakeEngine, free_port, serving
+from tests.test_virtual import News
 
 LIBRARY = {
     "legal@v1@1f2e3d4c": "courts",
@@ -143,6 +145,27 @@ def test_the_router_chooses_by_it(tmp_path: Path) -> None:
     assert said[0]["scores"].keys() == {"base", "legal", "medical"}
     # Of six parts legal has two, of four adapters: (4/3)^10 against 1 and (2/3)^10.
     assert said[0]["score"] == pytest.approx((4 / 3) ** 10 / ((4 / 3) ** 10 + 1 + (2 / 3) ** 10), abs=1e-6)
+
+
+def test_new_weights_are_asked_anew(tmp_path: Path) -> None:
+    """Under the same labels: what was kept of a text is forgotten when the manager tells of another version."""
+    engine, news = JudgingEngine(["base", *LABELS]), News({}, {})
+    socket_file = str(tmp_path / "manager.sock")
+    with serving(engine) as engine_url, serving(news, socket_file=socket_file):
+        stack = load(write_stack(tmp_path, engine_url, classifier="spectral", threshold=0.3))
+        app = create_app(stack, load_classifiers(stack), HttpUpstream(engine_url), Door(socket_file))
+        with serving(app, stack.router.port) as url:
+            news.tell()
+            wait_ready(url)
+            chosen = []
+            for version, library in (
+                ("0a1b2c3d", LIBRARY),
+                ("55667788", {"legal@1f": "", "medical@55": "courts"}),
+            ):
+                engine.judge.library = dict(library)
+                news.tell(medical=version)
+                chosen.append(ask("POST", f"{url}/route", {"text": "two courts"})[1]["model"])
+    assert chosen == ["legal", "medical"]
 
 
 def test_the_evaluation_measures_it(tmp_path: Path) -> None:

@@ -17,12 +17,10 @@ from vllm.distributed import tensor_model_parallel_all_reduce
 from vllm.lora.layers import RowParallelLinearWithLoRA
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
-from vllm.lora.request import LoRARequest
-from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
 from lora_select_vllm.bank import Bank
 from lora_select_vllm.settings import Settings
-from lora_select_vllm.spec import Member, Spec, parse
+from lora_select_vllm.spec import Member, Spec
 from lora_select_vllm.tables import MOST_VIRTUAL
 
 TAKEN = -1
@@ -251,35 +249,3 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
 
     def _place(self, lora_id: int) -> int:
         return self._slot(lora_id) - self.library.start
-
-
-class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
-    """vLLM's loader of adapters, which knows virtual ones, too."""
-
-    _manager_cls = LibraryModelManager
-    _adapter_manager: LibraryModelManager
-
-    def add_adapter(self, lora_request: LoRARequest) -> bool:
-        """Load it, if it is not loaded. Raises ValueError for a virtual one that cannot be."""
-        manager = self._adapter_manager
-        if lora_request.lora_int_id in manager.virtual:
-            return True
-        spec = parse(lora_request.lora_path)
-        if spec is None:
-            return bool(super().add_adapter(lora_request))
-
-        def load(member: Member) -> None:
-            self.add_adapter(LoRARequest(member.name, member.id, member.path))
-
-        manager.add_virtual(lora_request.lora_int_id, spec, load)
-        return True
-
-    def remove_adapter(self, adapter_id: int) -> bool:
-        """Unload it. Raises ValueError for a member of a library."""
-        manager = self._adapter_manager
-        if adapter_id in manager.virtual:
-            manager.remove_virtual(adapter_id)
-            return True
-        if manager.is_member(adapter_id):
-            raise ValueError(f"adapter {adapter_id} is in the library of a virtual adapter")
-        return bool(super().remove_adapter(adapter_id))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
-from lora_select_vllm.library import LibraryModelManager, LibraryWorkerManager
+from lora_select_vllm.library import LibraryModelManager
+from lora_select_vllm.loading import LibraryWorkerManager
 from lora_select_vllm.trace import Rows
 
 
