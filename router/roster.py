@@ -89,7 +89,7 @@ class Roster:
     async def _take(self, news: Mapping[str, Any]) -> None:
         old = self.lineup
         adapters = {name: Adapter(**keys) for name, keys in news["adapters"].items()}
-        lag = {name: Lag(**keys) for name, keys in news["lag"].items()} if "lag" in news else old.stack.lag
+        lag = {name: Lag(**keys) for name, keys in news["lag"].items()}
         stack = old.stack.model_copy(update={"adapters": adapters, "lag": lag})
         self.lineup = Lineup.of(stack, old.scorer, news["up"])  # at once; new words may take a while
         awaited = ", ".join(news["awaited"]) or "the engine is not up"
