@@ -14,7 +14,7 @@ import torch
 
 from tests.stack import ROOT
 
-LIMIT_S = 300
+LIMIT_S = 500
 ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",

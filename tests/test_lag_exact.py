@@ -15,7 +15,6 @@ from tests.lag_case import (
     EXACT,
     LIBRARY_SLOTS,
     POWER,
-    SLOTS,
     Case,
     apart,
     choices,
@@ -31,8 +30,9 @@ PROMPT = 32
 CONTEXT, BLOCK = 800, 128
 MODELS = models()
 LAG = {name: model for name, model in MODELS.items() if isinstance(model, Lag)}
+# A step has as many different adapters as max_loras says, virtual ones included.
 ARGS = {
-    "max_loras": SLOTS, "max_cpu_loras": SLOTS, "max_lora_rank": 16, "max_num_seqs": 64,
+    "max_loras": len(MODELS), "max_cpu_loras": len(MODELS), "max_lora_rank": 16, "max_num_seqs": 64,
     "max_num_batched_tokens": 512, "num_gpu_blocks_override": 128,
     "additional_config": {"lora_select": {"library_slots": LIBRARY_SLOTS}},
 }  # fmt: skip

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 import torch
 
-from tests.lag_case import EXACT, LIBRARY_SLOTS, POWER, SLOTS, Case, models, off, power
+from tests.lag_case import EXACT, LIBRARY_SLOTS, POWER, Case, models, off, power
 from tests.lag_models import Base
 from tests.lag_offline import Got
 from tests.lag_reference import Lag
@@ -29,7 +29,7 @@ CONTEXT, BLOCK = 300, 128
 KINDS = (BASE, "stranger", "legal", "task 1", "task 4", "both 2", "both 4 projection", "two 3 projection")
 MODELS = {name: models()[name] for name in KINDS}
 ARGS = [
-    "--enable-lora", "--max-loras", str(SLOTS), "--max-cpu-loras", "16", "--max-lora-rank", "16",
+    "--enable-lora", "--max-loras", str(len(MODELS)), "--max-cpu-loras", "16", "--max-lora-rank", "16",
     "--max-logprobs", "-1", "--dtype", "float32", "--max-model-len", "1024", "--enforce-eager",
     "--num-gpu-blocks-override", "128", "--enable-prompt-tokens-details", "--served-model-name", BASE,
     "--additional-config", json.dumps({"lora_select": {"library_slots": LIBRARY_SLOTS}}),
