@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
@@ -14,6 +16,10 @@ class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
 
     _manager_cls = LibraryModelManager
     _adapter_manager: LibraryModelManager
+
+    def _apply_adapters(self, lora_requests: Iterable[LoRARequest]) -> None:
+        # A set of names has another order in every process, and members' slots must be the same in all workers.
+        super()._apply_adapters(sorted(lora_requests, key=lambda one: one.lora_int_id))
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Load it, if it is not loaded. Raises ValueError for a virtual one that cannot be."""
