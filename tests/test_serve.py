@@ -108,7 +108,8 @@ def test_library_slots(tmp_path: Path, sections: dict[str, Any], slots: int, why
     stack = write_stack(tmp_path, **sections)
     assert additional(stack) == {"lora_select": {"library_slots": slots}}
     command = engine_command(stack, CUDA, {}, HERE)
-    assert option(command.argv, "--max-loras") == "3"
+    # One batch holds every adapter and every virtual model.
+    assert option(command.argv, "--max-loras") == str(2 + max(1, len(stack.lag)))
     assert any(
         note.startswith(f"engine: {slots} library slots (additional-config): {why}") for note in command.notes
     )

@@ -81,7 +81,12 @@ Derived = list[tuple[str, str, str]]
 def _adapters(stack: Stack, rooms: Room) -> Derived:
     count = len(stack.adapters)
     asked = stack.engine.max_loras is not None
-    slots = "engine.max_loras" if asked else f"{count} adapters and one more, for an update beside the old version"
+    more = (
+        f"{len(stack.lag)} virtual models"
+        if len(stack.lag) > 1
+        else "one more, for an update beside the old version"
+    )
+    slots = "engine.max_loras" if asked else f"{count} adapters and {more}"
     if rooms.slots < count:
         slots += f"; the {count} adapters take turns in them"
     derived = [("--max-loras", str(rooms.slots), slots)]

@@ -76,7 +76,8 @@ def room(stack: Stack, ranks: Mapping[str, int]) -> Room:
 
     `ranks` has the rank of every adapter whose files are on this machine.
     """
-    slots = stack.engine.max_loras or len(stack.adapters) + 1
+    # vLLM counts models in one batch, virtual ones too; an update, beside the old version, needs one as well.
+    slots = stack.engine.max_loras or len(stack.adapters) + max(1, len(stack.lag))
     host = _number(stack.engine_args.get("max-cpu-loras")) or max(2 * len(stack.adapters), slots, 16)
     # Of an adapter that is still on the hub the rank is unknown: vLLM's own default is kept for it.
     least = DEFAULT_RANK if len(ranks) < len(stack.adapters) else 1
