@@ -1,0 +1,1 @@
+"""What LAG and the plugin's CPU wrapper cost, and where large libraries end."""
