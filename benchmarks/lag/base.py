@@ -1,4 +1,4 @@
-"""The model that is measured: a base with random weights, and adapters for it. Imports no torch until it is made."""
+"""The model that is measured: a base with random weights, and adapters for it."""
 
 from __future__ import annotations
 

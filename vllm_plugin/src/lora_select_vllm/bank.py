@@ -29,10 +29,14 @@ class Slice:
 
 @dataclass(eq=False)
 class Bank:
-    """All slices of a layer. `summed`: its input is spread over ranks, and z is summed before it is scored."""
+    """All slices of a layer. `summed`: its input is spread over ranks, and z is summed before it is scored.
+
+    `adapted`, per slice and slot, those of vLLM's own included: whether the adapter there does anything to it.
+    """
 
     name: str
     slices: tuple[Slice, ...]
+    adapted: list[list[bool]]
     summed: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None)
 
     @classmethod
@@ -44,7 +48,13 @@ class Bank:
         summed: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> Bank:
         """Of a layer's `lora_a_stacked`, each [slots, 1, r, in], whose library slots begin at `first`."""
-        return cls(name, tuple(_slice(a[first:, 0]) for a in a_stacked), summed)
+        adapted = [[True] * len(a) for a in a_stacked]
+        return cls(name, tuple(_slice(a[first:, 0]) for a in a_stacked), adapted, summed)
+
+    def look(self, slot: int, b_stacked: Sequence[torch.Tensor]) -> None:
+        """See what the adapter in that slot does, by the layer's `lora_b_stacked`."""
+        for adapted, b in zip(self.adapted, b_stacked, strict=True):
+            adapted[slot] = bool(b[slot].any())
 
     def put(self, place: int, a: Sequence[torch.Tensor | None], b: Sequence[torch.Tensor | None]) -> None:
         """Take in an adapter whose weights are in that library slot: per slice A [r, in] and scaled B [out, r], of
@@ -72,6 +82,17 @@ class Bank:
     def counted(self) -> list[list[int]]:
         """Per slice, tokens per library slot so far."""
         return [one.chosen.tolist() for one in self.slices]
+
+
+class Layer:
+    """A linear layer's own access to the wrapper that all of them share: it brings its bank along."""
+
+    def __init__(self, shared: Any, bank: Bank) -> None:
+        self._shared, self.bank = shared, bank
+
+    def add_lora_linear(self, *args: Any, **kwargs: Any) -> None:
+        """The wrapper's."""
+        self._shared.add_lora_linear(*args, bank=self.bank, **kwargs)
 
 
 def _slice(slots: torch.Tensor) -> Slice:

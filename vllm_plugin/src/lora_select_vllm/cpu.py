@@ -15,7 +15,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from lora_select_vllm.bank import Bank, Slice
 from lora_select_vllm.lag import choose, scores
-from lora_select_vllm.rows import Index, add, grouped, index, within
+from lora_select_vllm.rows import Group, Index, grouped, index
 from lora_select_vllm.tables import Tables
 from lora_select_vllm.trace import Trace
 
@@ -51,8 +51,8 @@ class GroupedPunica(PunicaWrapperCPU):
         self.first = self.slots
         self.tables = Tables.of(0, self.device)
         self.trace = Trace()
-        self._fixed: list[tuple[int, Index]] = []
-        self._sampled: list[tuple[int, Index]] = []
+        self._fixed: list[Group] = []
+        self._sampled: list[Group] = []
         self._routed: Routed | None = None
 
     def take_library(self, slots: int) -> None:
@@ -97,14 +97,15 @@ class GroupedPunica(PunicaWrapperCPU):
             return
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
         parts = y.split(output_slices, dim=1)
-        for slot, rows in self._fixed:
-            its = x[rows]
-            for part, a, b in zip(parts, lora_a_stacked, lora_b_stacked, strict=True):
-                add(part, rows, _shrunk(its, a[slot, 0], scale), b[slot, 0])
+        for group in self._fixed:
+            for at, (part, a, b) in enumerate(zip(parts, lora_a_stacked, lora_b_stacked, strict=True)):
+                if bank is None or any(bank.adapted[at][group.slots]):
+                    group.expand(part, _scaled(group.shrink(x, a[:, 0]), scale), b[:, 0])
         if self._routed is not None and bank is not None:
             its = x[self._routed.rows].float()
-            for part, b, one in zip(parts, lora_b_stacked, bank.slices, strict=True):
-                self._add_routed(part, its, one, b[self.first :, 0], bank)
+            for at, (part, b, one) in enumerate(zip(parts, lora_b_stacked, bank.slices, strict=True)):
+                if any(bank.adapted[at][self.first :]):
+                    self._add_routed(part, its, one, b[self.first :, 0], bank)
 
     def _add_routed(self, part: torch.Tensor, x: torch.Tensor, one: Slice, b: torch.Tensor, bank: Bank) -> None:
         routed, width = self._routed, self.tables.width
@@ -119,16 +120,16 @@ class GroupedPunica(PunicaWrapperCPU):
         for member in (routed.member & present).unbind(1):
             chosen = choose(arrow, score, member, routed.k)
             self.trace.count(chosen, norm, member, one.chosen)
-            for place, rows in grouped(chosen.masked_fill(routed.observe, -1)):
-                add(part, within(routed.rows, rows), z[rows, place], b[place])
+            for group in grouped(chosen.masked_fill(routed.observe, -1)):
+                group.within(routed.rows).expand(part, z[group.rows, group.places()], b)
 
     def add_lora_embedding(
         self, y: torch.Tensor, x: torch.Tensor, lora_b_stacked: torch.Tensor, add_inputs: bool = True, **_: Any
     ) -> None:
         """y += x Bᵀ for `x` [tokens, r], what the adapters' own embeddings gave."""
         assert add_inputs
-        for slot, rows in self._fixed:
-            add(y, rows, x[rows], lora_b_stacked[slot, 0])
+        for group in self._fixed:
+            group.expand(y, x[group.rows], lora_b_stacked[:, 0])
 
     def add_lora_logits(
         self,
@@ -140,21 +141,23 @@ class GroupedPunica(PunicaWrapperCPU):
         **_: Any,
     ) -> None:
         """y += scale · x Aᵀ Bᵀ for the rows that are sampled."""
-        for slot, rows in self._heads(len(x)):
-            a, b = lora_a_stacked[slot, 0], lora_b_stacked[slot, 0]
-            if a.any():  # few adapters have a head, and this one is as wide as the vocabulary
+        a, b = lora_a_stacked[:, 0], lora_b_stacked[:, 0]
+        for group in self._heads(len(x)):
+            if a[group.slots].any():  # few adapters have a head, and this one is as wide as the vocabulary
                 # The head and its adapter may be padded differently.
-                add(y[:, : len(b)], rows, _shrunk(x[rows], a, scale), b[: y.shape[-1]])
+                z = _scaled(group.shrink(x, a), scale)
+                group.expand(y[:, : b.shape[1]], z, b[:, : y.shape[-1]])
 
-    def _heads(self, rows: int) -> list[tuple[int, Index]]:
+    def _heads(self, rows: int) -> list[Group]:
         """Adapters of the rows that get logits. For the log-probabilities of a prompt, vLLM asks with the rows of
         one request and does not say whose: where all are of one adapter, it is that one's."""
         if rows == len(self.sampler_indices):
             return self._sampled
         slots = self.sampler_indices.unique().tolist()
-        return [(slots[0], slice(0, rows))] if len(slots) == 1 and slots[0] >= 0 else []
+        if len(slots) != 1 or slots[0] < 0:
+            return []
+        return [Group(slice(slots[0], slots[0] + 1), slice(0, rows))]
 
 
-def _shrunk(x: torch.Tensor, a: torch.Tensor, scale: float) -> torch.Tensor:
-    z = x @ a.to(x.dtype).T
+def _scaled(z: torch.Tensor, scale: float) -> torch.Tensor:
     return z if scale == 1 else z * scale

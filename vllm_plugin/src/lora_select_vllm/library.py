@@ -18,23 +18,12 @@ from vllm.lora.layers import RowParallelLinearWithLoRA
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
 
-from lora_select_vllm.bank import Bank
+from lora_select_vllm.bank import Bank, Layer
 from lora_select_vllm.settings import Settings
 from lora_select_vllm.spec import Member, Spec
 from lora_select_vllm.tables import MOST_VIRTUAL
 
 TAKEN = -1
-
-
-class Layer:
-    """A linear layer's own access to the wrapper that all of them share: it brings its bank along."""
-
-    def __init__(self, shared: Any, bank: Bank) -> None:
-        self._shared, self.bank = shared, bank
-
-    def add_lora_linear(self, *args: Any, **kwargs: Any) -> None:
-        """The wrapper's."""
-        self._shared.add_lora_linear(*args, bank=self.bank, **kwargs)
 
 
 class LibraryModelManager(LRUCacheLoRAModelManager):
@@ -49,7 +38,10 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         super().__init__(*args, vllm_config=vllm_config, **kwargs)
         self.lora_index_to_id += [None] * MOST_VIRTUAL
         self.banks: dict[str, Bank] = {}
+        self.on_cpu = torch.device(self.device).type == "cpu"
         if self.settings.library_slots:
+            self.wrapper.take_library(self.settings.library_slots)
+        if self.settings.library_slots or self.on_cpu:
             self._make_banks()
 
     @property
@@ -96,6 +88,9 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
             super(LRUCacheLoRAModelManager, self).activate_adapter(lora_id)
         if slots == self.library:
             self._fill_banks(lora_id)
+        if self.on_cpu:
+            for name, bank in self.banks.items():
+                bank.look(self._slot(lora_id), self.modules[name].lora_b_stacked)
         return True
 
     def pin_adapter(self, lora_id: int) -> bool:
@@ -150,7 +145,6 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         self.lora_index_to_id += [None] * MOST_VIRTUAL
 
     def _make_banks(self) -> None:
-        self.wrapper.take_library(self.settings.library_slots)
         for name, module in self.modules.items():
             if isinstance(module, BaseLinearLayerWithLoRA):
                 spread = isinstance(module, RowParallelLinearWithLoRA) and module.tp_size > 1

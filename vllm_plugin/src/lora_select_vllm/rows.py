@@ -2,18 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import groupby
+
 import torch
 
 Index = slice | torch.Tensor
 """Rows; a run of neighbours is a slice, which copies nothing."""
 
+FEW = 16
+"""Rows of a slot up to which calls cost more than work: neighbouring slots with so few share one."""
 
-def grouped(slots: torch.Tensor) -> list[tuple[int, Index]]:
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The rows of S neighbouring slots, m of each: a slot that has fewer repeats its last one, and `spare`
+    [S, m, 1] says where (None: nowhere)."""
+
+    slots: slice
+    rows: Index
+    spare: torch.Tensor | None = None
+
+    @property
+    def alone(self) -> bool:
+        """S is 1."""
+        return self.slots.stop - self.slots.start == 1
+
+    def within(self, outer: Index) -> Group:
+        """The same, where `rows` are meant of those that `outer` picks out."""
+        return Group(self.slots, _within(outer, self.rows), self.spare)
+
+    def places(self) -> int | torch.Tensor:
+        """The slot of each row; one number where all have the same."""
+        if self.alone:
+            return int(self.slots.start)
+        slots = torch.arange(self.slots.start, self.slots.stop)
+        return slots.repeat_interleave(len(self.rows) // len(slots))  # type: ignore[arg-type]
+
+    def shrink(self, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        """Their z [rows, r], for `x` [tokens, in] and `a` [slots, r, in]."""
+        its = x[self.rows]
+        if self.alone:
+            return its @ a[self.slots.start].to(x.dtype).T
+        a = a[self.slots]
+        return torch.bmm(its.unflatten(0, (len(a), -1)), a.to(x.dtype).transpose(1, 2)).flatten(0, 1)
+
+    def expand(self, y: torch.Tensor, z: torch.Tensor, b: torch.Tensor) -> None:
+        """y[rows] += z bᵀ, for `y` [tokens, out], `z` [rows, r] and `b` [slots, out, r]."""
+        z, b = z.to(y.dtype), b[self.slots].to(y.dtype)
+        if isinstance(self.rows, slice):
+            y[self.rows].addmm_(z, b[0].T)
+        elif self.alone:
+            y.index_add_(0, self.rows, z @ b[0].T)
+        else:
+            z = z.unflatten(0, (len(b), -1))
+            z = z if self.spare is None else z.masked_fill(self.spare, 0)
+            y.index_add_(0, self.rows, torch.bmm(z, b.transpose(1, 2)).flatten(0, 1))
+
+
+def grouped(slots: torch.Tensor) -> list[Group]:
     """The rows of each slot, for `slots` [rows] on the CPU; rows below 0, the base's, are left out."""
-    order = torch.argsort(slots, stable=True)
-    ids, counts = torch.unique_consecutive(slots[order], return_counts=True)
-    parts = order.split(counts.tolist())
-    return [(slot, index(rows)) for slot, rows in zip(ids.tolist(), parts, strict=True) if slot >= 0]
+    base, *counts = torch.bincount(slots + 1).tolist() or [0]
+    order = slots.argsort(stable=True)[base:]
+    parts = zip(counts, order.split(counts), range(len(counts)), strict=True)
+    found: list[Group] = []
+    for few, run in groupby(parts, lambda part: (part[0] > 0) + (part[0] > FEW)):
+        if few == 1:
+            found.append(_together(*zip(*run, strict=True)))
+        elif few == 2:
+            found += [Group(slice(slot, slot + 1), index(rows)) for _, rows, slot in run]
+    return found
+
+
+def _together(counts: tuple[int, ...], parts: tuple[torch.Tensor, ...], slots: tuple[int, ...]) -> Group:
+    its, most = slice(slots[0], slots[-1] + 1), max(counts)
+    if len(slots) == 1:
+        return Group(its, index(parts[0]))
+    if min(counts) == most:
+        return Group(its, torch.cat(parts))
+    rows = torch.cat([torch.cat([rows, rows[-1:].expand(most - len(rows))]) for rows in parts])
+    return Group(its, rows, (torch.arange(most) >= torch.tensor(counts).unsqueeze(1)).unsqueeze(2))
 
 
 def index(rows: torch.Tensor) -> Index:
@@ -22,19 +90,10 @@ def index(rows: torch.Tensor) -> Index:
     return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
-def within(outer: Index, inner: Index) -> Index:
+def _within(outer: Index, inner: Index) -> Index:
     """The rows that `inner` picks out of those of `outer`."""
     if isinstance(outer, torch.Tensor):
         return outer[inner]
     if isinstance(inner, torch.Tensor):
         return inner + outer.start
     return slice(outer.start + inner.start, outer.start + inner.stop)
-
-
-def add(y: torch.Tensor, rows: Index, z: torch.Tensor, b: torch.Tensor) -> None:
-    """y[rows] += z bᵀ, for `y` [tokens, out], `z` [rows, r] and `b` [out, r]."""
-    z, b = z.to(y.dtype), b.to(y.dtype)
-    if isinstance(rows, slice):
-        y[rows].addmm_(z, b.T)
-    else:
-        y.index_add_(0, rows, z @ b.T)
