@@ -23,13 +23,14 @@ from lora_select_vllm.trace import Trace
 @dataclass(frozen=True, eq=False)
 class Routed:
     """The rows of virtual adapters, T of them, and what holds for each: `member` [T, L, n], `k`, `projection` and
-    `observe` [T]."""
+    `observe` [T], `observed`: of any row."""
 
     rows: Index
     member: torch.Tensor
     k: torch.Tensor
     projection: torch.Tensor
     observe: torch.Tensor
+    observed: bool
 
     @classmethod
     def of(cls, kinds: torch.Tensor, tables: Tables) -> Routed | None:
@@ -39,7 +40,8 @@ class Routed:
             return None
         kinds = kinds[rows]
         member = tables.member[kinds, : tables.libraries, : tables.width]
-        return cls(index(rows), member, tables.k[kinds], tables.projection[kinds], tables.observe[kinds])
+        observe = tables.observe[kinds]
+        return cls(index(rows), member, tables.k[kinds], tables.projection[kinds], observe, bool(observe.any()))
 
 
 class GroupedPunica(PunicaWrapperCPU):
@@ -119,7 +121,7 @@ class GroupedPunica(PunicaWrapperCPU):
         present = one.present[:width]
         for member in (routed.member & present).unbind(1):
             chosen = choose(arrow, score, member, routed.k)
-            self.trace.count(chosen, norm, member, one.chosen)
+            self.trace.count(chosen, norm, member, one.chosen, routed.observed)
             for group in grouped(chosen.masked_fill(routed.observe, -1)):
                 group.within(routed.rows).expand(part, z[group.rows, group.places()], b)
 

@@ -42,7 +42,8 @@ def scores(z: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     rank = z.shape[-1]
     each = torch.bmm(z.transpose(0, 1), w.transpose(1, 2)).transpose(0, 1)
     arrow, norm, projection = each.split((1, rank, rank), dim=-1)
-    return arrow.squeeze(-1).abs(), norm.norm(dim=-1), projection.norm(dim=-1)
+    length = torch.linalg.vector_norm
+    return arrow.squeeze(-1).abs(), length(norm, dim=-1), length(projection, dim=-1)
 
 
 def choose(arrow: torch.Tensor, score: torch.Tensor, member: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

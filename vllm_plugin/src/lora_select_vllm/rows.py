@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 
@@ -62,26 +61,34 @@ class Group:
 
 def grouped(slots: torch.Tensor) -> list[Group]:
     """The rows of each slot, for `slots` [rows] on the CPU; rows below 0, the base's, are left out."""
-    base, *counts = torch.bincount(slots + 1).tolist() or [0]
-    order = slots.argsort(stable=True)[base:]
-    parts = zip(counts, order.split(counts), range(len(counts)), strict=True)
+    first, *counts = torch.bincount(slots + 1).tolist() or [0]
+    order = slots.argsort(stable=True)
     found: list[Group] = []
-    for few, run in groupby(parts, lambda part: (part[0] > 0) + (part[0] > FEW)):
-        if few == 1:
-            found.append(_together(*zip(*run, strict=True)))
-        elif few == 2:
-            found += [Group(slice(slot, slot + 1), index(rows)) for _, rows, slot in run]
-    return found
+    near: dict[int, torch.Tensor] = {}
+    for slot, count in enumerate(counts):
+        rows = order[first : (first := first + count)]
+        if 0 < count <= FEW:
+            near[slot] = rows
+            continue
+        if near:
+            found.append(_together(near))
+            near = {}
+        if count:
+            found.append(Group(slice(slot, slot + 1), index(rows)))
+    return [*found, _together(near)] if near else found
 
 
-def _together(counts: tuple[int, ...], parts: tuple[torch.Tensor, ...], slots: tuple[int, ...]) -> Group:
-    its, most = slice(slots[0], slots[-1] + 1), max(counts)
-    if len(slots) == 1:
-        return Group(its, index(parts[0]))
-    if min(counts) == most:
-        return Group(its, torch.cat(parts))
-    rows = torch.cat([torch.cat([rows, rows[-1:].expand(most - len(rows))]) for rows in parts])
-    return Group(its, rows, (torch.arange(most) >= torch.tensor(counts).unsqueeze(1)).unsqueeze(2))
+def _together(near: dict[int, torch.Tensor]) -> Group:
+    slots = slice(min(near), max(near) + 1)
+    if len(near) == 1:
+        return Group(slots, index(near[slots.start]))
+    listed = [rows.tolist() for rows in near.values()]
+    most = max(map(len, listed))
+    padded = torch.tensor([rows[min(at, len(rows) - 1)] for rows in listed for at in range(most)])
+    if most * len(listed) == sum(map(len, listed)):
+        return Group(slots, padded)
+    spare = torch.tensor([[[at >= len(rows)] for at in range(most)] for rows in listed])
+    return Group(slots, padded, spare)
 
 
 def index(rows: torch.Tensor) -> Index:

@@ -51,14 +51,23 @@ class Trace:
         self._votes = torch.zeros(rows, width, dtype=torch.int16, device=device)
         self._shares = torch.zeros(rows, width, device=device)
 
-    def count(self, chosen: torch.Tensor, norm: torch.Tensor, member: torch.Tensor, total: torch.Tensor) -> None:
+    def count(
+        self,
+        chosen: torch.Tensor,
+        norm: torch.Tensor,
+        member: torch.Tensor,
+        total: torch.Tensor,
+        observed: bool,
+    ) -> None:
         """One projection's choice `chosen` [T] (-1: none), from `norm` [T, n] of `member` [T, n]; `total` [slots]
-        counts them for the layer."""
-        one = torch.zeros(norm.shape, dtype=torch.int16, device=norm.device)
-        one.scatter_(1, chosen.clamp_min(0).unsqueeze(1), (chosen >= 0).to(torch.int16).unsqueeze(1))
-        total[: one.shape[1]] += one.sum(dim=0)
-        if one.shape == self._votes.shape:  # not so in vLLM's own trial runs
-            self._votes += one
+        counts them for the layer. Shares are summed where any row is `observed`."""
+        width = norm.shape[1]
+        one = chosen.unsqueeze(1) == torch.arange(width, device=norm.device)
+        total[:width] += one.sum(dim=0)
+        if one.shape != self._votes.shape:  # vLLM's own trial runs
+            return
+        self._votes += one
+        if observed:
             norm = norm.masked_fill(~member, 0)
             self._shares += norm / norm.sum(dim=1, keepdim=True).clamp_min(torch.finfo(norm.dtype).tiny)
 
