@@ -17,7 +17,6 @@ SLOTS, LIBRARY = 2, 4
 ARGS = {
     "max-lora-rank": 16,
     "max-cpu-loras": 3,
-    "additional-config": {"lora_select": {"library_slots": LIBRARY}},
     "enable-prompt-tokens-details": True,
 }
 PROBE = "The contract, the patient and the account were all discussed at the meeting, and in the end"
@@ -28,7 +27,7 @@ LONG = PROBE * 9
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """With LIBRARY slots behind SLOTS ordinary ones, and host memory for three more adapters."""
-    with engine(tmp_path_factory.mktemp("engine"), SLOTS, ARGS) as started:
+    with engine(tmp_path_factory.mktemp("engine"), SLOTS, ARGS, library=LIBRARY) as started:
         yield started.wait()
 
 

@@ -88,11 +88,14 @@ class Engine(EngineApi):
 
 
 @contextlib.contextmanager
-def engine(folder: Path, slots: int, args: dict[str, Any], plugins: str | None = None) -> Iterator[Engine]:
-    """Starts at once, and ends with the block. `plugins` is VLLM_PLUGINS; None: LoRA-Select's own."""
+def engine(
+    folder: Path, slots: int, args: dict[str, Any], plugins: str | None = None, library: int | None = None
+) -> Iterator[Engine]:
+    """Starts at once, and ends with the block. `plugins` is VLLM_PLUGINS; None: LoRA-Select's own. `library`: slots
+    of one, for LAG; None: none."""
     subprocess.run([sys.executable, "-m", "demo", "build"], cwd=ROOT, check=True)
-    data = moved_stack()
-    data["engine"] |= {"max_loras": slots, "args": data["engine"]["args"] | args}
+    data = moved_stack() | {"lag": None}
+    data["engine"] |= {"max_loras": slots, "library_slots": library, "args": data["engine"]["args"] | args}
     # Others use this machine, too, and OpenMP threads that wait for a core spin.
     data["engine"]["env"] |= {"OMP_NUM_THREADS": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     file, log = folder / "adapters.yaml", folder / "engine.log"
