@@ -11,7 +11,7 @@ RANK = 16
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a Llama with untied embeddings and as many heads for keys as for queries."""
+    """Of a Mistral with untied embeddings and as many heads for keys as for queries."""
 
     hidden: int
     inner: int
@@ -29,15 +29,15 @@ class Shape:
 def make_base(folder: Path, shape: Shape) -> Path:
     """Weights, float32, and the configuration; no tokenizer."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import MistralConfig, MistralForCausalLM
 
-    config = LlamaConfig(
+    config = MistralConfig(
         hidden_size=shape.hidden, intermediate_size=shape.inner, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.heads, vocab_size=shape.vocabulary,
-        max_position_embeddings=1024,
+        max_position_embeddings=1024, sliding_window=None,
     )  # fmt: skip
     torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    MistralForCausalLM(config).save_pretrained(folder)
     return folder
 
 

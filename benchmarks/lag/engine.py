@@ -60,15 +60,15 @@ class Engine:
         for row, request in enumerate(self._rows(job)):
             prompt = [(31 * row + 7 * at + at * at) % VOCABULARY_USED for at in range(job.prompt)]
             engine.add_request(str(next(self._numbers)), {"prompt_token_ids": prompt}, told, lora_request=request)
-        took, cpu, first = [], [], {}
+        took, cpu = [], []
+        first: dict[int, list[float]] = {}
         while engine.has_unfinished_requests():
             began, began_cpu = time.perf_counter(), time.process_time()
             answers = engine.step()
             took.append((time.perf_counter() - began) * 1e3)
             cpu.append((time.process_time() - began_cpu) * 1e3)
             for answer in answers if job.logprobs else ():
-                ((token, said),) = list(answer.outputs[0].logprobs[0].items())[:1]
-                first.setdefault(int(answer.request_id), [float(token), said.logprob])
+                first.setdefault(int(answer.request_id), _said(answer))
         return Answer(took, cpu, [first[number] for number in sorted(first)])
 
     def _rows(self, job: Job) -> list[Any]:
@@ -77,6 +77,11 @@ class Engine:
             return self._lag * job.rows
         adapters = self._adapters if job.who == EACH else self._adapters[:1]
         return list(islice(cycle(adapters), job.rows)) if job.who else [None] * job.rows
+
+
+def _said(answer: Any) -> list[float]:
+    ((token, found), *_) = answer.outputs[0].logprobs[0].items()
+    return [float(token), found.logprob]
 
 
 def _requests(boot: Boot) -> tuple[list[Any], list[Any]]:

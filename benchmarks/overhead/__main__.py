@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.document import see_writable, write
 from benchmarks.machine import origin
 from benchmarks.overhead import memory, misses, proxy, uncached
 from benchmarks.overhead.bars import bars
 from benchmarks.overhead.options import Options, parse
 from benchmarks.overhead.plan import FULL, QUICK
-from benchmarks.overhead.report import result, see_writable, tables, write
+from benchmarks.overhead.report import result, tables
 from benchmarks.overhead.targets import Bench, bench
 from benchmarks.processes import BenchmarkError, ended_by_signals
 

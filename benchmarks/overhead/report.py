@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import orjson
-
+from benchmarks.document import aligned, cell, median, rounded
 from benchmarks.machine import Origin
 from benchmarks.overhead.bars import Bar
 from benchmarks.overhead.plan import Plan
 from benchmarks.overhead.proxy import WHOLE
 from benchmarks.overhead.targets import EVERYTHING
-from benchmarks.processes import BenchmarkError
-
-DIGITS = 4
 
 WHOLE_COLUMNS = {
     "added p50 ms": "added_p50_ms",
@@ -52,32 +46,7 @@ def result(
         "sections": dict(sections),
         "bars": [asdict(bar) | {"pass": bar.passed} for bar in bars],
     }
-    rounded: dict[str, Any] = _rounded(document)
-    return rounded
-
-
-def see_writable(file: Path) -> None:
-    """Before minutes are spent on what goes there. Raises BenchmarkError."""
-    there = file.exists()
-    with _named(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.open("ab").close()
-        if not there:
-            file.unlink()
-
-
-def write(document: Mapping[str, Any], file: Path) -> None:
-    """Readable, and with small diffs. Raises BenchmarkError."""
-    with _named(file):
-        file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-
-@contextlib.contextmanager
-def _named(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BenchmarkError(f"the result cannot be written to {file}: {error.strerror}") from None
+    return dict(rounded(document))
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
@@ -91,7 +60,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _misses(sections["misses"])
     if "uncached" in sections:
         yield "\nuncached decisions, p50 ms by tokens"
-        yield from (f"  {tokens:>4}  {_cell(took)}" for tokens, took in sections["uncached"]["p50_ms"].items())
+        yield from (f"  {tokens:>4}  {cell(took)}" for tokens, took in sections["uncached"]["p50_ms"].items())
     if "memory" in sections:
         memory = sections["memory"]
         yield "\nresident memory, MB"
@@ -113,10 +82,10 @@ def _proxy(section: Mapping[str, Any]) -> Iterator[str]:
         for target, found in scenario["measured"].items():
             ratio = found.get("ratio_of_router_all_on", {}).get(cost)
             rows.append(
-                [target, _cell(found[cost]), _cell(ratio), *(_median(found.get(key)) for key in columns.values())]
+                [target, cell(found[cost]), cell(ratio), *(median(found.get(key)) for key in columns.values())]
             )
         yield ""
-        yield from _aligned(rows)
+        yield from aligned(rows)
         yield from (f"  {target}: {why}" for target, why in scenario["failed"].items())
     yield ""
     yield from (f"{target} {version}" for target, version in section["targets"].items())
@@ -127,36 +96,6 @@ def _misses(misses: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     rows = [[f"misses, {misses['connections']}", "without misses", "with misses", "ratio"]]
     for name, key in (("p50 ms of hits", "p50_ms_of_hits"), ("requests/s", "requests_per_s")):
-        rows.append([name, *map(_cell, misses[key].values())])
-    yield from _aligned(rows)
-    yield f"  p50 ms of the {misses['misses']} misses: {_cell(misses['p50_ms_of_misses'])}"
-
-
-def _cell(spread: Mapping[str, float] | None) -> str:
-    if spread is None:
-        return "-"
-    return f"{_short(spread['median'])} [{_short(spread['low'])}..{_short(spread['high'])}]"
-
-
-def _median(spread: Mapping[str, float] | None) -> str:
-    return "-" if spread is None else _short(spread["median"])
-
-
-def _short(number: float) -> str:
-    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return value
+        rows.append([name, *map(cell, misses[key].values())])
+    yield from aligned(rows)
+    yield f"  p50 ms of the {misses['misses']} misses: {cell(misses['p50_ms_of_misses'])}"
