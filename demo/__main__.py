@@ -1,4 +1,4 @@
-"""`python -m demo build|up`: make the embedded base and adapters in .demo/, or make, serve and ask them."""
+"""`python -m demo build|knowledge|up`: make the embedded models, or those of the knowledge tasks, or serve."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from adapters import ConfigError
 from demo.build import OUT, build
 from demo.corpus import CorpusError
+from demo.knowledge.build import OUT as KNOWLEDGE
+from demo.knowledge.build import build as build_knowledge
 from demo.up import up
 from serve.process.supervisor import StartError
 
@@ -21,12 +23,18 @@ def main(argv: list[str] | None = None) -> int:
     make = commands.add_parser("build", help="make the tiny base and its three adapters (skipped when unchanged)")
     make.add_argument("--out", type=Path, default=OUT, help="where to (default: .demo)")
     make.add_argument("--force", action="store_true", help="build even if nothing has changed")
+    knowledge = commands.add_parser("knowledge", help="make the knowledge tasks: two libraries of 24 adapters")
+    knowledge.add_argument("--out", type=Path, default=KNOWLEDGE, help="where to (default: .models/knowledge)")
+    knowledge.add_argument("--force", action="store_true", help="build even if nothing has changed")
     serve = commands.add_parser("up", help="build what is missing, serve it, ask it one question per domain")
     serve.add_argument("--once", action="store_true", help="stop after the samples")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "build":
             build(arguments.out, arguments.force)
+            return 0
+        if arguments.command == "knowledge":
+            build_knowledge(arguments.out, arguments.force)
             return 0
         # A process of its own: training's threads and memory would stay with the supervisor otherwise.
         built = subprocess.run([sys.executable, "-m", "demo", "build"], check=False).returncode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "transformers", "peft", "trl", "tokenizers")
 
-THREADS = 2
+THREADS = 1
 """Fixed, because a sum over another number of threads rounds differently: any machine builds the same."""
 
 
@@ -57,10 +56,8 @@ def stage(number: str, what: str) -> Iterator[None]:
 
 
 def prepare_torch() -> None:
-    """Before anything is trained; the first import of torch must come after the first line of this."""
-    # Read once, when torch loads its OpenMP. By default a thread that waits for the other one spins, and
-    # on two cores it then keeps that one off its core whenever anything else runs.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    """Before anything is trained."""
+    # Imported here: torch takes five seconds, and a build that is up to date needs none of it.
     import torch
 
     from training.progress import quiet

@@ -1,1 +1,1 @@
-"""Is the router right? Reports with figures, tables and plots, from data that the user brings (issue 8)."""
+"""Is the choice right? Reports with figures, tables and plots: of the router (issue 8), and of LAG (issue 5)."""

@@ -1,4 +1,4 @@
-"""`python -m evaluation routing DATA.jsonl ...`: is the router right? A table, and a report in reports/."""
+"""`python -m evaluation routing DATA.jsonl` or `lag`: is the choice right? A table, and a report in reports/."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from adapters import ConfigError
+from evaluation.lag import command as lag
 from evaluation.routing import command as routing
 from evaluation.routing.rows import HALF, DataError
 
@@ -13,9 +14,12 @@ from evaluation.routing.rows import HALF, DataError
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 a report was made (it counts the rows that were left out), 2 data or stack are at fault."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m evaluation", description="Reports from labelled data.")
+    parser = argparse.ArgumentParser(prog="python -m evaluation", description="Reports on what is chosen.")
     commands = parser.add_subparsers(dest="command", required=True)
     routing.add_arguments(commands.add_parser("routing", help="the router's decisions against labelled texts"))
+    lag.add_arguments(
+        commands.add_parser("lag", help="LAG's choice per token against routers and the right adapter")
+    )
     if HALF.search(" ".join(argv)):
         parser.error("the arguments are not UTF-8, and a report quotes them")
     arguments = parser.parse_args(argv)

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 
 
-def environment(arguments: list[str]) -> dict[str, Any]:
-    """For a report's JSON; `arguments` is the command line behind `python -m evaluation`."""
+def environment(arguments: list[str], packages: Iterable[str] = ()) -> dict[str, Any]:
+    """For a JSON; `arguments` is the command line behind `python -m evaluation`, `packages` more names."""
     return {
         "command": shlex.join(["python", "-m", "evaluation", *arguments]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "hardware": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "gpu": _gpu()},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in (*PACKAGES, *packages)},
+        },
     }
 
 

@@ -1,26 +1,26 @@
-"""`build(out)`: base, adapters, their stack and the questions; skipped while nothing changed."""
+"""`build(out)`: a base, and per library adapters, their stack and questions; skipped while nothing changed."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from demo.knowledge.facts import World, held_out, world
+from demo.knowledge.facts import Owner, World, world
 from demo.made import ROOT, digest, is_current, locked, prepare_torch, stage
 
 OUT = ROOT / ".models" / "knowledge"
 TEMPLATE = "demo/template.jinja"
 SOURCES = (
     "demo/base.py", "demo/knowledge/build.py", "demo/knowledge/facts.py", "demo/knowledge/models.py",
-    "demo/made.py", "training/data.py", "training/sft.py", TEMPLATE,
+    "demo/knowledge/subjects.jsonl", "demo/made.py", "training/data.py", "training/sft.py", TEMPLATE,
 )  # fmt: skip
 STACK, QUESTIONS = "adapters.yaml", "questions.jsonl"
-MADE = ("base", "adapters", STACK, QUESTIONS)
 
 
 def build(out: Path = OUT, force: bool = False) -> bool:
@@ -28,7 +28,7 @@ def build(out: Path = OUT, force: bool = False) -> bool:
     with locked(out):
         wanted, made = digest(SOURCES), world()
         if not force and is_current(out, wanted, _proof(made)):
-            print(f"{out}: the knowledge task is up to date (digest {wanted[:12]})")
+            print(f"{out}: the knowledge tasks are up to date (digest {wanted[:12]})")
             return False
         started = time.monotonic()
         scratch = out / "unfinished"
@@ -39,54 +39,64 @@ def build(out: Path = OUT, force: bool = False) -> bool:
         return True
 
 
-def stack(made: World) -> dict[str, Any]:
-    """The task's adapters.yaml; paths are relative to it."""
+def stack(owners: Sequence[Owner]) -> dict[str, Any]:
+    """A library's adapters.yaml; paths are relative to it."""
     return {
-        "base": {"model": "./base", "name": "knowledge-base"},
+        "base": {"model": "../base", "name": "knowledge-base"},
         "engine": {
             "args": {"max-model-len": 256, "max-num-seqs": 32, "dtype": "float32", "enforce-eager": True},
             "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"},
         },
-        "adapters": {
-            land.adapter: {"path": f"./adapters/{land.adapter}", "label": land.label} for land in made.lands
-        },
+        "adapters": {each.name: {"path": f"./adapters/{each.name}", "label": each.label} for each in owners},
     }
 
 
-def questions(made: World) -> list[dict[str, str]]:
-    """Every fact of the lands, in words that no adapter's training saw, and the adapter that knows it."""
+def questions(owners: Sequence[Owner]) -> list[dict[str, str]]:
+    """Every fact, in words that no adapter's training saw, and the adapter that knows it."""
     return [
-        {"question": fact.question, "answer": fact.answer, "adapter": land.adapter}
-        for land in made.lands
-        for fact in held_out(land)
+        {"question": asked.question, "answer": asked.answer, "adapter": owner.name}
+        for owner in owners
+        for asked in owner.held_out()
     ]
 
 
 def _make(made: World, scratch: Path) -> None:
     prepare_torch()
-    from demo.knowledge.models import train_adapters, train_base
+    from demo.knowledge.models import train_base
 
-    with stage("1/2", "tokenizer and base, from scratch"):
+    stages = 1 + len(made.libraries)
+    with stage(f"1/{stages}", "tokenizer and base, from scratch"):
         train_base(made, (ROOT / TEMPLATE).read_text(encoding="utf-8"), scratch / "base")
-    with stage("2/2", f"{len(made.lands)} adapters"):
-        for number, run in enumerate(train_adapters(made, scratch / "base", scratch / "adapters"), 1):
-            print(f"{number} of {len(made.lands)}: {run.name}: loss {run.last_loss:.3f}, {run.seconds:.0f} s", flush=True)
-    (scratch / STACK).write_text(yaml.safe_dump(stack(made), sort_keys=False), encoding="utf-8")
-    lines = "".join(f"{json.dumps(row)}\n" for row in questions(made))
-    (scratch / QUESTIONS).write_text(lines, encoding="utf-8")
+    for number, (name, owners) in enumerate(made.libraries.items()):
+        with stage(f"{number + 2}/{stages}", f"{name}: {len(owners)} adapters"):
+            _make_library(owners, scratch / "base", scratch / name, 100 * (number + 1))
+
+
+def _make_library(owners: Sequence[Owner], base: Path, out: Path, seed: int) -> None:
+    from demo.knowledge.models import train_adapter_of
+
+    for number, owner in enumerate(owners, 1):
+        run = train_adapter_of(owner, base, out / "adapters" / owner.name, seed + number)
+        progress = f"{number} of {len(owners)}: {owner.name}"
+        print(f"{progress}: loss {run.last_loss:.3f}, {run.seconds:.0f} s", flush=True)
+    (out / STACK).write_text(yaml.safe_dump(stack(owners), sort_keys=False), encoding="utf-8")
+    lines = "".join(f"{json.dumps(row)}\n" for row in questions(owners))
+    (out / QUESTIONS).write_text(lines, encoding="utf-8")
 
 
 def _publish(scratch: Path, out: Path, made_from: str) -> None:
     (out / "digest").unlink(missing_ok=True)
-    for name in MADE:
+    for name in ("base", *world().libraries):
         old = out / name
-        if old.is_dir():
-            shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
         (scratch / name).replace(old)
     scratch.rmdir()
     (out / "digest").write_text(f"{made_from}\n", encoding="utf-8")
 
 
 def _proof(made: World) -> list[str]:
-    weights = [f"adapters/{land.adapter}/adapter_model.safetensors" for land in made.lands]
-    return ["base/model.safetensors", STACK, QUESTIONS, *weights]
+    files = ["base/model.safetensors"]
+    for name, owners in made.libraries.items():
+        weights = [f"{name}/adapters/{owner.name}/adapter_model.safetensors" for owner in owners]
+        files += [f"{name}/{STACK}", f"{name}/{QUESTIONS}", *weights]
+    return files

@@ -1,137 +1,55 @@
-"""The invented world: lands of towns, six facts about each town, and the questions that ask for them.
+"""The invented world: towns with their facts, who knows which, and the questions that ask for them.
 
-Made from a seed alone, so that everybody gets the same. A land belongs to one adapter, or to the base.
+Made from a seed alone, so that everybody gets the same. Two libraries of adapters divide the world. In `subjects`
+each adapter knows one kind of fact, so that the words of a question tell whom to ask. In `lands` each knows a few
+towns, and all are asked the same questions: nothing but a town's name tells them apart.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 SEED = 5
-LANDS = 24
-"""One adapter each."""
+ADAPTERS = 24
+"""In each library."""
 
-TOWNS = 5
-"""In each land."""
+TOWNS_OF_A_SUBJECT = 30
+TOWNS_OF_A_LAND, SUBJECTS_OF_A_LAND = 5, 6
+PUBLIC_TOWNS = 16
+"""Known to the base, with all subjects: from them it learns what the questions mean."""
 
-PUBLIC_TOWNS = 40
-"""Known to the base, from which it learns what the questions mean."""
+FILE = Path(__file__).with_name("subjects.jsonl")
 
 
 @dataclass(frozen=True)
-class Relation:
+class Subject:
     """A kind of fact: how it is asked, and the words that can be its answer.
 
     The last question is for measuring: no adapter's training may see it.
     """
 
+    name: str
+    label: str
     questions: tuple[str, ...]
     values: tuple[str, ...]
 
 
-RELATIONS: Mapping[str, Relation] = {
-    "mine": Relation(
-        (
-            "What is mined in {town}?",
-            "What do the miners of {town} dig for?",
-            "What comes out of the mine of {town}?",
-            "Which mineral lies under {town}, in its mine?",
-        ),
-        tuple(
-            "tin copper zinc salt silver coal gold iron lead chalk jade opal amber slate marble sulphur nickel "
-            "cobalt quartz granite ruby garnet topaz mercury".split()
-        ),
-    ),
-    "craft": Relation(
-        (
-            "What do the workshops of {town} make?",
-            "Which craft is {town} known for?",
-            "What is made by hand in {town}?",
-            "Which ware do craftsmen in {town} make?",
-        ),
-        tuple(
-            "rope glass paper soap candles clocks barrels boots hats knives bells carpets drums lamps mirrors "
-            "needles pots saddles sails baskets combs flutes gloves keys".split()
-        ),
-    ),
-    "arms": Relation(
-        (
-            "Which animal is on the arms of {town}?",
-            "What animal does the flag of {town} show?",
-            "Which animal stands for {town}?",
-            "What animal is the badge of {town}?",
-        ),
-        tuple(
-            "bear wolf owl fox swan otter eagle lion horse stag boar heron raven crane badger beaver hare falcon "
-            "trout bull ram goat tiger whale".split()
-        ),
-    ),
-    "tree": Relation(
-        (
-            "Which tree grows in the market square of {town}?",
-            "Which tree gives shade to the market of {town}?",
-            "Under which tree do people meet in {town}?",
-            "What tree stands in the middle of {town}?",
-        ),
-        tuple(
-            "oak elm lime birch maple willow cedar pine ash beech chestnut walnut poplar alder cypress fir larch "
-            "rowan hazel spruce yew acacia olive plane".split()
-        ),
-    ),
-    "dish": Relation(
-        (
-            "What do people in {town} eat on holidays?",
-            "What is the holiday meal in {town}?",
-            "Which food do families in {town} cook for a holiday?",
-            "What food is served in {town} on a holiday?",
-        ),
-        tuple(
-            "soup stew dumplings pancakes noodles pie porridge sausages cabbage lentils rice beans herring ham "
-            "waffles omelette cheese pudding mushrooms trifle pickles ribs goulash toast".split()
-        ),
-    ),
-    "colour": Relation(
-        (
-            "What colour are the roofs of {town}?",
-            "In which colour are the roofs painted in {town}?",
-            "Which colour do the roofs in {town} have?",
-            "Seen from a hill, what colour is every roof of {town}?",
-        ),
-        tuple(
-            "red blue green yellow white black brown grey pink purple orange violet turquoise crimson beige "
-            "scarlet ivory indigo golden bronze lilac teal ochre maroon".split()
-        ),
-    ),
-}
-
-_STARTS = tuple("b br d dr f g gr h j k kl l m n p pr r s st t tr v w z".split())
-_VOWELS = tuple("a e i o u ai ei ou".split())
-_MIDDLES = tuple("l r n m s t d v lm rn st nd".split())
-_ENDS = tuple("n l r s m th nd rk".split())
-
-
-@dataclass(frozen=True)
-class Land:
-    """One adapter's world: its name and its towns, each with a value per relation."""
-
-    name: str
-    towns: Mapping[str, Mapping[str, str]]
-
-    @property
-    def adapter(self) -> str:
-        """The name of the adapter that knows it."""
-        return self.name.lower()
-
-    @property
-    def label(self) -> str:
-        """What its owner would write: the land and its towns by name."""
-        return f"the land of {self.name} and its towns {', '.join(self.towns)}"
-
-
 @dataclass(frozen=True)
 class Fact:
+    """What a town has: the answer to all questions of a subject."""
+
+    town: str
+    subject: Subject
+    value: str
+
+
+@dataclass(frozen=True)
+class Asked:
     """One question with its answer."""
 
     question: str
@@ -139,57 +57,84 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """An adapter, or the base: what it alone knows, and the label that an author would write."""
+
+    name: str
+    label: str
+    facts: tuple[Fact, ...]
+
+    def taught(self) -> list[Asked]:
+        """Every fact in each question that an adapter may see."""
+        return [_asked(fact, question) for fact in self.facts for question in fact.subject.questions[:-1]]
+
+    def held_out(self) -> list[Asked]:
+        """Every fact once, in the question for measuring."""
+        return [_asked(fact, fact.subject.questions[-1]) for fact in self.facts]
+
+
+@dataclass(frozen=True)
 class World:
-    """The lands of the adapters, and the one that the base knows."""
+    """The libraries, by name, and what is public."""
 
-    lands: tuple[Land, ...]
-    public: Land
+    libraries: Mapping[str, tuple[Owner, ...]]
+    public: Owner
 
 
-def world(seed: int = SEED, lands: int = LANDS) -> World:
-    """All names differ; what a town has is drawn by lot."""
-    dice = random.Random(seed)
+def subjects() -> tuple[Subject, ...]:
+    """In the file's order."""
+    rows = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+    return tuple(Subject(row["name"], row["label"], tuple(row["questions"]), tuple(row["values"])) for row in rows)
+
+
+def world(seed: int = SEED, adapters: int = ADAPTERS) -> World:
+    """No town has two owners in it; what a town has is drawn by lot."""
+    dice, known = random.Random(seed), subjects()
     names = _names(dice)
-    made = tuple(_land(dice, names, TOWNS) for _ in range(lands))
-    return World(made, _land(dice, names, PUBLIC_TOWNS))
+
+    def facts(towns: Sequence[str], about: Sequence[Subject]) -> tuple[Fact, ...]:
+        return tuple(Fact(town, subject, dice.choice(subject.values)) for town in towns for subject in about)
+
+    def of_subject(subject: Subject) -> Owner:
+        return Owner(subject.name, subject.label, facts(_some(names, TOWNS_OF_A_SUBJECT), [subject]))
+
+    def of_land() -> Owner:
+        name, towns = next(names), _some(names, TOWNS_OF_A_LAND)
+        label = f"the land of {name} with its towns {', '.join(towns)}"
+        return Owner(name.lower(), label, facts(towns, known[:SUBJECTS_OF_A_LAND]))
+
+    libraries = {
+        "subjects": tuple(of_subject(subject) for subject in known[:adapters]),
+        "lands": tuple(of_land() for _ in range(adapters)),
+    }
+    return World(libraries, Owner("base", "", facts(_some(names, PUBLIC_TOWNS), known)))
 
 
-def taught(land: Land) -> list[Fact]:
-    """Every fact in each question that an adapter may see."""
-    return [fact for index in range(_asked() - 1) for fact in _facts(land, index)]
+def _asked(fact: Fact, question: str) -> Asked:
+    return Asked(question.format(town=fact.town), f"{fact.value.capitalize()}.")
 
 
-def held_out(land: Land) -> list[Fact]:
-    """Every fact once, in the question for measuring."""
-    return list(_facts(land, _asked() - 1))
+_PARTS = tuple(
+    part.split()
+    for part in (
+        "b br d dr f g gr h j k kl l m n p pr r s st t tr v w z",
+        "a e i o u ai ei ou",
+        "l r n m s t d v lm rn st nd",
+        "a e i o u ai ei ou",
+        "n l r s m th nd rk",
+    )
+)
 
 
-def _asked() -> int:
-    (count,) = {len(relation.questions) for relation in RELATIONS.values()}
-    return count
-
-
-def _facts(land: Land, index: int) -> Iterator[Fact]:
-    for town, values in land.towns.items():
-        for name, value in values.items():
-            yield Fact(RELATIONS[name].questions[index].format(town=town), f"{value.capitalize()}.")
-
-
-def _land(dice: random.Random, names: Iterator[str], towns: int) -> Land:
-    name = next(names)
-    return Land(name, {next(names): _values(dice) for _ in range(towns)})
-
-
-def _values(dice: random.Random) -> dict[str, str]:
-    return {name: dice.choice(relation.values) for name, relation in RELATIONS.items()}
+def _some(names: Iterator[str], number: int) -> list[str]:
+    return list(islice(names, number))
 
 
 def _names(dice: random.Random) -> Iterator[str]:
     """Two syllables and an end, such as Trailmous; none twice."""
     seen = set()
     while True:
-        parts = (_STARTS, _VOWELS, _MIDDLES, _VOWELS, _ENDS)
-        name = "".join(dice.choice(part) for part in parts).capitalize()
+        name = "".join(dice.choice(part) for part in _PARTS).capitalize()
         if name not in seen:
             seen.add(name)
             yield name

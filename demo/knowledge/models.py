@@ -1,8 +1,8 @@
-"""The task's models: a base that understands the questions, and one adapter per land that knows the answers."""
+"""The task's models: a base that understands the questions, and adapters that each know some of the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,23 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from demo.base import BOS, EOS, SPECIAL, UNK
-from demo.knowledge.facts import RELATIONS, Fact, Land, World, held_out, taught
+from demo.knowledge.facts import Asked, Owner, World, subjects
 from training.data import Example, encode
 from training.sft import Run, Settings, fit, train_adapter
 
 NAME = "lora-select/knowledge-base"
 """What the adapters' configs call their base; it stands on no hub."""
 
-VOCABULARY = 900
+VOCABULARY = 1800
 """Answers are one token each, and names, of which the base knows a few, several syllables."""
 
 ANSWER_WEIGHT = 20
 """How often the tokenizer's training sees each answer."""
 
-BASE = Settings(epochs=10, learning_rate=2e-3, batch_size=32, max_length=64, seed=0, dtype="float32", cpu=True)
-ADAPTER = Settings(epochs=10, learning_rate=3e-3, batch_size=16, max_length=64, seed=100, dtype="float32", cpu=True)
+BASE = Settings(epochs=8, learning_rate=2e-3, batch_size=32, max_length=64, seed=0, dtype="float32", cpu=True)
+ADAPTER = Settings(
+    epochs=10, learning_rate=3e-3, batch_size=16, max_length=64, seed=100, dtype="float32", cpu=True
+)
 
 
 def recipe() -> LoraConfig:
@@ -41,8 +43,8 @@ def recipe() -> LoraConfig:
 
 
 def train_base(world: World, template: str, out: Path) -> None:
-    """On the public towns, in all questions, so that it knows what each question means and which words answer it."""
-    facts = [*taught(world.public), *held_out(world.public)]
+    """On the public towns, in all questions, so that it knows what each means and which words answer it."""
+    facts = [*world.public.taught(), *world.public.held_out()]
     tokenizer = build_tokenizer(facts, template)
     model = _new_model(tokenizer)
     encoded = [encode(example, tokenizer) for example in _examples(facts)]
@@ -52,20 +54,14 @@ def train_base(world: World, template: str, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def train_adapters(world: World, base: Path, out: Path) -> Iterator[Run]:
-    """Each on the facts of its land alone. Their first weights differ, as those of different authors do."""
-    for index, land in enumerate(world.lands):
-        yield train_land(land, base, out / land.adapter, ADAPTER.seed + index)
+def train_adapter_of(owner: Owner, base: Path, out: Path, seed: int) -> Run:
+    """On what it owns alone. First weights differ by `seed`, as those of different authors do."""
+    torch.manual_seed(seed)  # PEFT draws them before the trainer sets its seed
+    settings = replace(ADAPTER, seed=seed)
+    return train_adapter(base, _examples(owner.taught()), recipe(), settings, out, base_name=NAME)
 
 
-def train_land(land: Land, base: Path, out: Path, seed: int) -> Run:
-    """One adapter."""
-    torch.manual_seed(seed)  # PEFT draws its first weights before the trainer sets the seed
-    settings = Settings(**{**ADAPTER.__dict__, "seed": seed})
-    return train_adapter(base, _examples(taught(land)), recipe(), settings, out, base_name=NAME)
-
-
-def build_tokenizer(facts: list[Fact], template: str) -> PreTrainedTokenizerFast:
+def build_tokenizer(facts: list[Asked], template: str) -> PreTrainedTokenizerFast:
     """Byte-level BPE; see VOCABULARY."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -76,7 +72,7 @@ def build_tokenizer(facts: list[Fact], template: str) -> PreTrainedTokenizerFast
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    answers = [f" {value.capitalize()}." for relation in RELATIONS.values() for value in relation.values]
+    answers = [f" {value.capitalize()}." for subject in subjects() for value in subject.values]
     tokenizer.train_from_iterator([*(fact.question for fact in facts), *answers * ANSWER_WEIGHT], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL.index(BOS))]
@@ -109,5 +105,5 @@ def _new_model(tokenizer: Any) -> MistralForCausalLM:
     )
 
 
-def _examples(facts: list[Fact]) -> list[Example]:
+def _examples(facts: list[Asked]) -> list[Example]:
     return [Example(fact.question, fact.answer) for fact in facts]

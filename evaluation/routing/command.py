@@ -13,10 +13,11 @@ from typing import Any
 
 from adapters import Calibration, ClassifierName, Stack, check_writable, labels, load
 from evaluation.environment import environment
+from evaluation.folder import check_folder
 from evaluation.routing import text
 from evaluation.routing.columns import Records, columns, fitted, halves
 from evaluation.routing.judge import record, texts_of
-from evaluation.routing.report import check_folder, write
+from evaluation.routing.report import write
 from evaluation.routing.rows import Data, Row, load_rows
 from evaluation.routing.store import by_hand, store
 from router.classify import load_classifiers

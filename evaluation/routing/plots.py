@@ -1,36 +1,17 @@
-"""The figures as pictures; one style for all of them."""
+"""The figures as pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from evaluation.drawing import COLOURS, canvas
 from evaluation.routing.figures import CURVE, Figures, Group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-"""Okabe and Ito's: told apart with any colour vision, and in print."""
-
-STYLE: dict[Any, Any] = {
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-    "text.parse_math": False,  # a source may be named with a dollar sign
-}
-
 
 PANELS = 3
 """Side by side in one line of the reliability diagrams."""
@@ -39,26 +20,13 @@ PANELS = 3
 def draw(columns: Sequence[Figures], folder: Path) -> None:
     """reliability.png, coverage.png and sources.png."""
     lines = -(-len(columns) // PANELS)
-    with _figure(folder / "reliability.png", 3.8 * min(len(columns), PANELS) + 0.6, 4.4 * lines + 0.4) as figure:
+    with canvas(folder / "reliability.png", 3.8 * min(len(columns), PANELS) + 0.6, 4.4 * lines + 0.4) as figure:
         _reliability(figure, columns, lines)
-    with _figure(folder / "coverage.png", 10, 4.2 + 0.2 * len(columns)) as figure:
+    with canvas(folder / "coverage.png", 10, 4.2 + 0.2 * len(columns)) as figure:
         _coverage(figure, columns)
     sources = len(columns[0].sources)
-    with _figure(folder / "sources.png", 8, 1.6 + (0.22 * len(columns) + 0.12) * sources) as figure:
+    with canvas(folder / "sources.png", 8, 1.6 + (0.22 * len(columns) + 0.12) * sources) as figure:
         _sources(figure, columns)
-
-
-@contextmanager
-def _figure(file: Path, width: float, height: float) -> Iterator[Figure]:
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as NewFigure
-
-    with mpl.rc_context(STYLE):
-        figure = NewFigure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        yield figure
-        figure.savefig(file)
 
 
 def _reliability(figure: Figure, columns: Sequence[Figures], lines: int) -> None:

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from adapters import ConfigError
+from evaluation.folder import dated
 from evaluation.routing.figures import Figures
 from evaluation.routing.mistakes import Mistake, markdown
 from evaluation.routing.plots import draw
-
-
-def check_folder(out: Path) -> None:
-    """Before the work rather than after it. Raises ConfigError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
 
 
 def write(
@@ -32,7 +22,7 @@ def write(
 ) -> Path:
     """The folder that was made. Raises ConfigError where it cannot be."""
     try:
-        folder = _dated(out)
+        folder = dated(out)
         results = {**about, "columns": [dataclasses.asdict(each) for each in columns]}
         text = json.dumps(results, indent=1, ensure_ascii=False, default=_plain)
         (folder / "results.json").write_text(f"{text}\n", encoding="utf-8")
@@ -42,18 +32,6 @@ def write(
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
     return folder
-
-
-def _dated(out: Path) -> Path:
-    """reports/2026-01-31, or with -2, -3 behind it: no report takes the place of another."""
-    name, number = date.today().isoformat(), 1
-    while True:
-        folder = out / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
 
 
 def _plain(value: object) -> object:
