@@ -27,7 +27,7 @@ PANELS: tuple[tuple[str, Callable[[Figures], Interval | None]], ...] = (
 
 def draw(tasks: Mapping[str, Sequence[Figures]], folder: Path) -> None:
     """lag.png: one line of panels for each task."""
-    with canvas(folder / FILE, 10, 3.6 * len(tasks) + 0.6) as figure:
+    with canvas(folder / FILE, 10, 3.1 * len(tasks) + 0.6) as figure:
         grid = figure.subplots(len(tasks), len(PANELS), squeeze=False)
         for line, (task, figures) in zip(grid, tasks.items(), strict=True):
             for axes, (title, value) in zip(line, PANELS, strict=True):
