@@ -11,12 +11,13 @@ import pytest
 from demo.knowledge.build import questions, stack
 from demo.knowledge.facts import ADAPTERS, World, subjects, world
 from evaluation.lag import plots, text
-from evaluation.lag.ask import Answer
+from evaluation.lag.ask import Answer, Asker
 from evaluation.lag.command import write
-from evaluation.lag.engine import lag_models
+from evaluation.lag.engine import Api, EngineError, lag_models
 from evaluation.lag.figures import Figures, figures, of_gap, of_oracle
 from evaluation.lag.methods import ARROW, BASE, ORACLE, Method, right
 from evaluation.lag.tasks import NAMES, Question, read
+from tests.stack import Running
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_task_is_read_back(made: World, tmp_path: Path) -> None:
 
 
 def test_the_demo_is_asked_what_its_loss_matrix_is_made_of(tmp_path: Path) -> None:
-    unseen, trained = read("demo", tmp_path, most=100)
+    unseen, trained = read("demo", tmp_path, most=10)
     assert len(unseen.questions) == len(trained.questions) == 3 * 34
     assert [each.answer for each in unseen.questions] == [each.answer for each in trained.questions]
     assert not {each.text for each in unseen.questions} & {each.text for each in trained.questions}
@@ -145,6 +146,27 @@ def test_the_right_adapter_counts_where_one_is_chosen_per_request() -> None:
     adapters = {"legal": None, "medical": None}
     assert right(Method("router", ("legal", "base")), asked, adapters) == 0.5
     assert right(Method("LAG", ("lag-norm-2", "lag-norm-2")), asked, adapters) is None
+
+
+# --- the engine -------------------------------------------------------------------------------------------------
+
+
+def test_answers_of_the_engine(running: Running) -> None:
+    stack, api = running.stack, Api(running.stack.engine_url)
+    questions = read("demo", Path(), most=0)[1].questions[::25]
+    asker = Asker(api, stack.base.name, questions)
+    oracle = asker.answers([each.adapter for each in questions], "oracle")
+    base = asker.answers([stack.base.name] * len(questions), "base")
+    assert [each.exact for each in oracle] == [True] * 5
+    assert [each.exact for each in base] == [False] * 5
+    assert all(mine.nats < 1 < other.nats / other.tokens for mine, other in zip(oracle, base, strict=True))
+    assert {name for pair in asker.spectral(list(stack.adapters)) for name in pair} <= set(stack.adapters)
+
+
+def test_a_refusal_is_one_line(running: Running) -> None:
+    asker = Asker(Api(running.stack.engine_url), running.stack.base.name, [Question("Who?", "Nobody.", "legal")])
+    with pytest.raises(EngineError, match=r"^/v1/completions: the engine says 404: [^\n]+$"):
+        asker.answers(["nobody"], "nobody")
 
 
 # --- the report -------------------------------------------------------------------------------------------------

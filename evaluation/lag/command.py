@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", action="append", choices=NAMES, help="may be given several times (default: all of them)"
     )
-    parser.add_argument("--questions", type=_positive, default=10, help="to each adapter (default: %(default)s)")
+    parser.add_argument(
+        "--questions",
+        type=_positive,
+        default=10,
+        help="to each adapter of a knowledge task (default: %(default)s)",
+    )
     parser.add_argument(
         "--models",
         type=Path,

@@ -46,13 +46,13 @@ def make(names: Sequence[str], models: Path) -> None:
 
 
 def read(name: str, models: Path, most: int) -> list[Task]:
-    """A task, or two of one stack, with at most so many questions to each adapter. Raises ConfigError."""
+    """A task, or the demo's two; to each adapter of a knowledge task at most so many questions. Raises ConfigError."""
     if name == "demo":
         stack = load(ROOT / "demo" / "adapters.yaml")
         pairs = list(_demo_pairs(stack))
         return [
-            Task("demo, unseen paraphrases", stack, _few([_question(row, "paraphrase") for row in pairs], most)),
-            Task("demo, trained questions", stack, _few([_question(row, "question") for row in pairs], most)),
+            Task("demo, unseen paraphrases", stack, tuple(_question(row, "paraphrase") for row in pairs)),
+            Task("demo, trained questions", stack, tuple(_question(row, "question") for row in pairs)),
         ]
     folder = models / name
     rows = _rows(folder / "questions.jsonl")
