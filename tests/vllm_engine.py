@@ -91,7 +91,7 @@ class Engine(EngineApi):
 def engine(
     folder: Path, slots: int, args: dict[str, Any], plugins: str | None = None, library: int | None = None
 ) -> Iterator[Engine]:
-    """Starts at once, and ends with the block. `plugins` is VLLM_PLUGINS; None: LoRA-Select's own. `library`: slots
+    """Starts at once, and ends with the block. `plugins` is VLLM_PLUGINS, None: our own; `library`: slots
     of one, for LAG; None: none."""
     subprocess.run([sys.executable, "-m", "demo", "build"], cwd=ROOT, check=True)
     data = moved_stack() | {"lag": None}
