@@ -38,7 +38,7 @@ def test_the_same_adapter_and_its_z(tokens: int, k: int) -> None:
 
 
 def test_the_table_has_the_first_singular_vectors() -> None:
-    a, w = library(3, 4)
+    a, _ = library(3, 4)
     b = torch.randn(OUTPUTS, 4, dtype=torch.float64)
     first = torch.linalg.svd(b @ a[0])[2][0]
     row = table(a[:1], constants(a[0], b).double()[None])[0]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,8 @@ import pytest
 from serve.life.answers import Answer, ask
 from serve.life.api import EngineError
 from tests import conftest
+from tests.lag_offline import ENV
+from tests.stack import DEMO
 from tests.vllm_engine import ATTENTION, Engine, engine, make_adapter
 
 SLOTS, LIBRARY = 2, 4
@@ -162,7 +169,7 @@ def test_a_library_that_cannot_be_is_refused(
     assert lag in up.served()
 
 
-def test_a_library_without_room_or_with_half_an_adapter_is_refused_and_nothing_is_lost(
+def test_a_library_without_room_is_refused_and_nothing_is_lost(
     up: Engine, lag: str, members: list[str], tmp_path: Path
 ) -> None:
     before = answered(up, lag)
@@ -198,6 +205,86 @@ def test_counts_by_request_and_by_layer(up: Engine, lag: str, members: list[str]
         computed += len(its["prompt"]) + len(its["tokens"]) - 1  # nobody computes the last one
     # q, k, v and o of four layers; the MLP is not adapted.
     assert total() - before == computed * 4 * len(ATTENTION)
+
+
+def test_an_answer_is_told_although_the_library_grows_meanwhile(
+    up: Engine, lag: str, members: list[str], tmp_path: Path
+) -> None:
+    body = {"model": lag, "prompt": PROBE, "max_tokens": 300, "ignore_eos": True, "temperature": 0}
+    with up.serving({"newcomer": make_adapter(tmp_path / "newcomer", 9, size=0.3)}), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(up.call, "POST", "/v1/completions", body)
+        while not next(one["requests"] for one in up.adapters()["adapters"] if one["adapter"] == "lag@1"):
+            pass
+        choose_from(up, "lag@2", [*members, "newcomer"])
+        assert not asked.done()
+        said = asked.result()
+        (told,) = up.call("GET", f"/lora_select/requests/{said['id']}")["choices"]
+        up.unload("lag@2")
+    assert len(told["tokens"]) == 300
+    assert all(token["adapter"] in members for token in told["tokens"])
+
+
+def test_layers_count_by_adapter_and_not_by_slot(up: Engine, members: list[str], tmp_path: Path) -> None:
+    def counted() -> dict[str, int]:
+        first = up.call("GET", "/lora_select/layers")["layers"][0]["tokens"]
+        return {name: first.get(name, 0) for name in (*members[:2], "newcomer")}
+
+    before = counted()
+    choose_from(up, "lag@old", members[:2])
+    up.publish("lag", "lag@old")
+    answered(up, "lag")
+    middle = counted()
+    assert sum(middle.values()) > sum(before.values())
+    up.withdraw("lag")
+    up.unload("lag@old")
+    with up.serving({"newcomer": make_adapter(tmp_path / "newcomer", 9, size=0.3)}):
+        choose_from(up, "lag@new", ["newcomer", members[0]])
+        assert counted() == middle
+        up.call("POST", "/lora_select/spectral", {"text": PROBE, "adapters": ["newcomer", members[0]]})
+        assert counted() == middle  # what is only scored is used by nobody
+        up.unload("lag@new")
+
+
+def test_a_request_that_comes_too_late_gets_the_base(tmp_path: Path) -> None:
+    """It had its model before that was removed; neither does it end the engine, nor bring the library back."""
+    paths = [make_adapter(tmp_path / str(seed), seed, size=0.3) for seed in range(2)]
+    ran = subprocess.run(
+        [sys.executable, "-c", LATE, str(DEMO / "base"), *paths],
+        env=os.environ | ENV,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout.splitlines()[-1])
+    assert told["lag"] != told["base"] == told["late"]
+    assert told["again"] == told["lag"]
+    assert told["library"] == [None, None]
+
+
+LATE = """
+import json, sys
+from lora_select_vllm.spec import virtual_path
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+
+llm = LLM(sys.argv[1], dtype="float32", enable_lora=True, max_lora_rank=8, max_model_len=64, enforce_eager=True,
+          additional_config={"lora_select": {"library_slots": 2}})
+lag = LoRARequest("lag", 9, virtual_path([[("a", 1, sys.argv[2]), ("b", 2, sys.argv[3])]], k=2))
+
+def said(adapter=None):
+    asked = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    return list(llm.generate("The contract", asked, lora_request=adapter, use_tqdm=False)[0].outputs[0].token_ids)
+
+told = {"base": said(), "lag": said(lag)}
+llm.llm_engine.remove_lora(9)
+told["late"] = said(lag)
+told["base"] = said()
+told["library"] = llm.collective_rpc("lora_select_residency")[0]["library"]
+llm.llm_engine.add_lora(lag)
+told["again"] = said(lag)
+print(json.dumps(told))
+"""
 
 
 def test_of_others_than_lag_there_is_nothing_to_tell(up: Engine, members: list[str]) -> None:

@@ -73,11 +73,14 @@ class Bank:
             if one.a is not one.slots:
                 one.a[place].copy_(one.slots[place])
 
-    def clear(self, place: int) -> None:
-        """Nobody is in that library slot any more."""
+    def clear(self, place: int) -> list[int]:
+        """Nobody is in that library slot any more. Returns, per slice, the tokens of whoever was."""
+        chosen = [int(one.chosen[place]) for one in self.slices]
         for one in self.slices:
             one.w[place] = 0
             one.present[place] = False
+            one.chosen[place] = 0
+        return chosen
 
     def counted(self) -> list[list[int]]:
         """Per slice, tokens per library slot so far."""

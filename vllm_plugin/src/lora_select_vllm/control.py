@@ -56,7 +56,7 @@ class Control:
         router.add_api_route("/adapters/{adapter}/pin", self._pin, methods=["POST"])
         router.add_api_route("/names/{name}", self._publish, methods=["PUT"])
         router.add_api_route("/names/{name}", self._withdraw, methods=["DELETE"])
-        router.add_api_route("/requests/{request}", self._request, methods=["GET"])
+        router.add_api_route("/requests/{request:path}", self._request, methods=["GET"])
         router.add_api_route("/layers", self._layers, methods=["GET"])
         router.add_api_route("/spectral", self._spectral, methods=["POST"])
         app.include_router(router)

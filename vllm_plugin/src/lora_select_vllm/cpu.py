@@ -36,7 +36,7 @@ class Routed:
     def of(cls, kinds: torch.Tensor, tables: Tables) -> Routed | None:
         """For each token's virtual adapter [tokens], below 0 where it has none."""
         rows = (kinds >= 0).nonzero().squeeze(1)
-        if not len(rows):
+        if not len(rows) or not tables.width:  # the latter for requests that come too late
             return None
         kinds = kinds[rows]
         member = tables.member[kinds, : tables.libraries, : tables.width]
@@ -121,7 +121,7 @@ class GroupedPunica(PunicaWrapperCPU):
         present = one.present[:width]
         for member in (routed.member & present).unbind(1):
             chosen = choose(arrow, score, member, routed.k)
-            self.trace.count(chosen, norm, member, one.chosen, routed.observed)
+            self.trace.count(chosen, score, member, one.chosen, routed.observe if routed.observed else None)
             for group in grouped(chosen.masked_fill(routed.observe, -1)):
                 group.within(routed.rows).expand(part, z[group.rows, group.places()], b)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,48 @@ from vllm.lora.request import LoRARequest
 from lora_select_vllm.settings import Settings
 from lora_select_vllm.spec import SCHEME, parse
 
-KEPT = "lora_select_finished"
-MOST_KEPT = 512
+ATTRIBUTE = "lora_select_answers"
+KEPT_TOKENS = 1 << 17
 CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """An answer of a virtual adapter: which of its request's choices, vLLM's own id, and the token ids."""
+    """An answer of a virtual adapter: the id that its request was given, which of its choices it is, vLLM's own
+    id, and the token ids of prompt (() for embeddings, of `length` in any case) and answer."""
 
+    request: str
     index: int
     internal: str
     prompt: tuple[int, ...]
+    length: int
     answer: tuple[int, ...]
+
+
+class Answers:
+    """The newest ones."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Finished] = deque()
+        self._tokens = 0
+
+    def add(self, one: Finished) -> None:
+        """Older ones make room."""
+        self._kept.append(one)
+        self._tokens += len(one.prompt) + len(one.answer)
+        while self._tokens > KEPT_TOKENS and len(self._kept) > 1:
+            oldest = self._kept.popleft()
+            self._tokens -= len(oldest.prompt) + len(oldest.answer)
+
+    def of(self, request: str) -> list[Finished]:
+        """All choices of an answer by its id; one with several prompts has an id for each, ID-0, ID-1, …"""
+        same = [one for one in self._kept if one.request == request]
+        if same:
+            return sorted(same, key=lambda one: one.index)
+        several = [one for one in self._kept if one.request.startswith(f"{request}-")]
+        number = {one: one.request.removeprefix(f"{request}-") for one in several}
+        numbered = [one for one in several if number[one].isdigit()]
+        return sorted(numbered, key=lambda one: (int(number[one]), one.index))
 
 
 def install() -> None:
@@ -39,14 +68,12 @@ def install() -> None:
     OutputProcessor._finish_request = _kept(OutputProcessor._finish_request)  # type: ignore[method-assign]
 
 
-def finished(processor: Any, request: str) -> list[Finished]:
-    """All choices of an answer by its id; one with several prompts has an id for each, ID-0, ID-1, …"""
-    kept: OrderedDict[str, list[Finished]] = getattr(processor, KEPT, OrderedDict())
-    if request in kept:
-        return sorted(kept[request], key=lambda one: one.index)
-    several = [(name.removeprefix(f"{request}-"), each) for name, each in kept.items()]
-    numbered = sorted((int(number), each) for number, each in several if number.isdigit())
-    return [one for _, each in numbered for one in sorted(each, key=lambda one: one.index)]
+def answers(processor: Any) -> Answers:
+    """Those of an OutputProcessor."""
+    if not hasattr(processor, ATTRIBUTE):
+        setattr(processor, ATTRIBUTE, Answers())
+    kept: Answers = getattr(processor, ATTRIBUTE)
+    return kept
 
 
 def _checked(stock: Any) -> Any:
@@ -77,17 +104,17 @@ def check(request: LoRARequest, settings: Settings) -> None:
 def _kept(stock: Any) -> Any:
     def _finish_request(self: Any, req_state: Any) -> None:
         stock(self, req_state)
-        request = req_state.lora_request
-        if request is None or not request.lora_path.startswith(SCHEME) or req_state.detokenizer is None:
+        adapter = req_state.lora_request
+        if adapter is None or not adapter.lora_path.startswith(SCHEME) or req_state.detokenizer is None:
             return
-        kept: OrderedDict[str, list[Finished]] = getattr(self, KEPT, None) or OrderedDict()
-        setattr(self, KEPT, kept)
-        answer = tuple(req_state.detokenizer.output_token_ids)
         one = Finished(
-            req_state.request_index, req_state.request_id, tuple(req_state.prompt_token_ids or ()), answer
+            req_state.external_req_id,
+            req_state.request_index,
+            req_state.request_id,
+            tuple(req_state.prompt_token_ids or ()),
+            req_state.prompt_len,
+            tuple(req_state.detokenizer.output_token_ids),
         )
-        kept.setdefault(req_state.external_req_id, []).append(one)
-        while len(kept) > MOST_KEPT:
-            kept.popitem(last=False)
+        answers(self).add(one)
 
     return _finish_request

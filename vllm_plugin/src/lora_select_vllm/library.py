@@ -7,6 +7,7 @@ has it any more. Virtual adapters need no slot: the numbers behind the last slot
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from vllm.lora.model_manager import LRUCacheLoRAModelManager
 from lora_select_vllm.bank import Bank, Layer
 from lora_select_vllm.settings import Settings
 from lora_select_vllm.spec import Member, Spec
-from lora_select_vllm.tables import MOST_VIRTUAL
+from lora_select_vllm.tables import LATE, MOST_VIRTUAL
 
 TAKEN = -1
 
@@ -32,12 +33,13 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
     def __init__(self, *args: Any, vllm_config: VllmConfig, **kwargs: Any) -> None:
         self.settings = Settings.of(vllm_config)
         self.settings.refuse_what_cannot_be(vllm_config)
-        self.virtual: dict[int, Spec] = {}
+        self.virtual: dict[int, Spec | None] = {}  # None: it is gone, and a request of it came too late
         self._readers: dict[int, set[int]] = {}  # of each member: the virtual adapters that have it
         self._pinned: set[int] = set()  # by somebody's wish, and not as members
         super().__init__(*args, vllm_config=vllm_config, **kwargs)
         self.lora_index_to_id += [None] * MOST_VIRTUAL
         self.banks: dict[str, Bank] = {}
+        self._counted: dict[str, Counter[str]] = defaultdict(Counter)  # by projection, of members that have left
         self.on_cpu = torch.device(self.device).type == "cpu"
         if self.settings.library_slots:
             self.wrapper.take_library(self.settings.library_slots)
@@ -109,7 +111,7 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
             self._readers.setdefault(member.id, set()).add(lora_id)
         try:
             for member in spec.members:
-                self._take_in(member, load)
+                self._take_in(member, load, half=spec.observe)
         except Exception:
             self._release(lora_id, spec)
             raise
@@ -118,16 +120,22 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         self.lora_index_to_id[index] = lora_id
         self.virtual[lora_id] = spec
 
+    def add_late(self, lora_id: int) -> None:
+        """For requests that a virtual adapter of the past gets in this step: they are the base's."""
+        self.lora_index_to_id[self.lora_index_to_id.index(None, self.lora_slots)] = lora_id
+        self.virtual[lora_id] = None
+
     def remove_virtual(self, lora_id: int) -> None:
         """Its members that no other one has are ordinary adapters again."""
         index = self.lora_index_to_id.index(lora_id)
         self.wrapper.tables.clear(index - self.lora_slots)
         self.lora_index_to_id[index] = None
-        self._release(lora_id, self.virtual.pop(lora_id))
+        if spec := self.virtual.pop(lora_id):
+            self._release(lora_id, spec)
 
     def names(self) -> tuple[str, ...]:
         """The member in each library slot, "" where there is none."""
-        known = {member.id: member.name for spec in self.virtual.values() for member in spec.members}
+        known = {member.id: member.name for spec in self.virtual.values() if spec for member in spec.members}
         return tuple(
             known.get(one or 0, "") for one in self.lora_index_to_id[self.library.start : self.lora_slots]
         )
@@ -136,6 +144,15 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         """Those that a layer packs, each as an adapter's files name it, or the layer itself."""
         count, packed = len(self.banks[module].slices), self.packed_modules.get(module, [module])
         return packed if len(packed) == count else [f"{module}[{number}]" for number in range(count)]
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """Per projection, the tokens of every adapter since the start, by name."""
+        names, found = self.names(), {}
+        for module, bank in self.banks.items():
+            for projection, tokens in zip(self.projections(module), bank.counted(), strict=True):
+                now = Counter({name: count for name, count in zip(names, tokens, strict=True) if name})
+                found[projection] = dict(now + self._counted[projection])
+        return found
 
     def remove_all_adapters(self) -> None:
         """As vLLM does after trial runs, and when the base's weights are replaced."""
@@ -165,16 +182,18 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
                 f"{', '.join(member.name for member in new)} need {len(new)} library slots, and {free} of "
                 f"{len(self.library)} are free (library_slots)"
             )
-        if None not in self.lora_index_to_id[self.lora_slots :]:
-            raise ValueError(f"there are {MOST_VIRTUAL} virtual adapters already, and no more are possible")
+        if self.lora_index_to_id[self.lora_slots :].count(None) <= LATE:
+            raise ValueError(f"there are {MOST_VIRTUAL - LATE} virtual adapters already, and no more are possible")
 
-    def _take_in(self, member: Member, load: Callable[[Member], None]) -> None:
-        """Into host memory and a library slot, both for as long as it is a member."""
+    def _take_in(self, member: Member, load: Callable[[Member], None], half: bool) -> None:
+        """Into host memory and a library slot, both for as long as it is a member. `half`: what is not routed of
+        it may be left out."""
         if member.id not in self._registered_adapters:
             load(member)
         elif self._slot(member.id) not in self.library:
             self.deactivate_adapter(member.id)
-        self._refuse_half(member)
+        if not half:
+            self._refuse_half(member)
         self.activate_adapter(member.id)
         self._registered_adapters.pin(member.id)
 
@@ -193,8 +212,10 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
                 continue
             del self._readers[member.id]
             if (slot := self._slot(member.id)) in self.library:
-                for bank in self.banks.values():
-                    bank.clear(slot - self.library.start)
+                for module, bank in self.banks.items():
+                    counts = bank.clear(slot - self.library.start)
+                    for projection, count in zip(self.projections(module), counts, strict=True):
+                        self._counted[projection][member.name] += count
                 self.deactivate_adapter(member.id)
             if member.id not in self._pinned:
                 self._registered_adapters.pinned_items.discard(member.id)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 from fastapi import HTTPException
 from vllm.engine.protocol import EngineClient
@@ -18,7 +20,7 @@ from lora_select_vllm.residency import RESIDENCY
 from lora_select_vllm.spec import Member, Spec, parse
 
 OBSERVER = "spectral"
-"""The virtual adapter that scores for spectral routing, and that nobody can ask for."""
+"""Of this name are virtual adapters that score for spectral routing, and that nobody can ask for."""
 
 
 def said(error: Exception) -> str:
@@ -52,6 +54,7 @@ class Adapters:
         self._engine, self._models = engine, models
         self._loaded: dict[str, LoRARequest] = dict(models.lora_requests)
         self._changing = asyncio.Lock()
+        self._asking: Counter[str] = Counter()  # by observer
 
     async def listed(self) -> dict[str, Any]:
         """Everything that is loaded, with where its weights are."""
@@ -109,10 +112,8 @@ class Adapters:
                 raise HTTPException(409, f"{adapter} is what {', '.join(names)} points to")
             if under_way := self._under_way()[request.lora_int_id]:
                 raise HTTPException(409, f"{adapter} is answering {under_way} requests")
-            readers = self._readers(adapter)
-            if readers == [OBSERVER] and not self._under_way()[self._loaded[OBSERVER].lora_int_id]:
-                await self._drop(OBSERVER)  # it is made again for those that are left
-            elif readers:
+            await self._drop_observers(of=adapter)  # one is made again for those that are left
+            if readers := self._readers(adapter):
                 raise HTTPException(409, f"{adapter} is in the library of {', '.join(readers)}")
             await self._drop(adapter)
 
@@ -139,24 +140,59 @@ class Adapters:
         if self._models.lora_requests.pop(name, None) is None:
             raise HTTPException(404, f"there is no {name}; there are {', '.join(self._models.lora_requests)}")
 
-    async def observer(self, names: Sequence[str] | None) -> LoRARequest:
-        """The virtual adapter that scores these, or all that are named. Raises HTTPException."""
+    @asynccontextmanager
+    async def observing(self, names: Sequence[str] | None) -> AsyncIterator[LoRARequest]:
+        """The virtual adapter that scores these, or all that clients may ask for. Raises HTTPException.
+
+        It stays for the next one who asks about the same.
+        """
         async with self._changing:
-            published = [request.lora_name for request in self._models.lora_requests.values()]
-            wanted = names or [name for name in published if parse(self._known(name).lora_path) is None]
-            members = tuple(self._member(name) for name in sorted(set(wanted)))
-            known = self._loaded.get(OBSERVER)
-            try:
-                spec = Spec((members,), k=len(members), observe=True)
-            except ValueError as error:
-                raise HTTPException(400, f"spectral: {error}") from None
-            if known and known.lora_path == spec.path:
-                return known
-            if known:
-                if self._under_way()[known.lora_int_id]:
-                    raise HTTPException(409, "it is scoring other adapters just now")
-                await self._drop(OBSERVER)
-            return await self._load(OBSERVER, spec.path)
+            observer = await self._observer(names)
+            self._asking[observer.lora_name] += 1
+        try:
+            yield observer
+        finally:
+            self._asking[observer.lora_name] -= 1
+
+    async def _observer(self, names: Sequence[str] | None) -> LoRARequest:
+        members = tuple(self._member(name) for name in sorted(set(names or self._named())))
+        try:
+            # Of the two scores the one that does not favour larger weights: nobody trained these to be compared.
+            path = Spec((members,), k=len(members), score="projection", observe=True).path
+        except ValueError as error:
+            raise HTTPException(400, f"{OBSERVER}: {error}") from None
+        if known := next((one for one in self._observers() if one.lora_path == path), None):
+            return known
+        name = f"{OBSERVER}@{uuid4().hex[:8]}"
+        try:
+            # Beside the one before, whose members then keep their slots.
+            new = await self._load(name, path)
+        except HTTPException:
+            await self._drop_observers()
+            return await self._load(name, path)
+        await self._drop_observers(but=new)
+        return new
+
+    def _named(self) -> list[str]:
+        """Adapters that clients may ask for; in its self-test, one has the name that it is loaded under."""
+        return [
+            request.lora_name
+            for name, request in self._models.lora_requests.items()
+            if parse(request.lora_path) is None and not (name == request.lora_name and "@" in name)
+        ]
+
+    def _observers(self) -> list[LoRARequest]:
+        return [one for name, one in self._loaded.items() if name.startswith(f"{OBSERVER}@")]
+
+    async def _drop_observers(self, of: str = "", but: LoRARequest | None = None) -> None:
+        """Those that nobody asks: of an adapter, or of any."""
+        for one in self._observers():
+            if (
+                one is not but
+                and not self._asking[one.lora_name]
+                and (not of or one.lora_name in self._readers(of))
+            ):
+                await self._drop(one.lora_name)
 
     async def _load(self, adapter: str, path: str) -> LoRARequest:
         if adapter in self._loaded or self._models.is_base_model(adapter):
@@ -170,8 +206,11 @@ class Adapters:
         return request
 
     async def _drop(self, adapter: str) -> None:
-        request = self._loaded.pop(adapter)
-        await self._engine.remove_lora(request.lora_int_id)
+        try:
+            await self._engine.remove_lora(self._loaded[adapter].lora_int_id)
+        except Exception as error:  # whatever the worker raised, as one line
+            raise HTTPException(409, f"{adapter} was not unloaded: {said(error)}") from None
+        del self._loaded[adapter]
 
     async def _residency(self) -> dict[str, Any]:
         # Tensor-parallel workers hold the same adapters, each its part.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from vllm.logger import init_logger
 from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
 from lora_select_vllm.library import LibraryModelManager
 from lora_select_vllm.spec import Member, parse
+
+# Below vLLM's own name, or nobody prints it.
+logger = init_logger(f"vllm.{__name__}")
 
 
 class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
@@ -17,9 +22,26 @@ class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
     _manager_cls = LibraryModelManager
     _adapter_manager: LibraryModelManager
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._gone: set[int] = set()  # virtual adapters that were removed, whose names are never given again
+        self._late: set[int] = set()  # those of them that have a request all the same
+
     def _apply_adapters(self, lora_requests: Iterable[LoRARequest]) -> None:
         # A set of names has another order in every process, and members' slots must be the same in all workers.
-        super()._apply_adapters(sorted(lora_requests, key=lambda one: one.lora_int_id))
+        ordered = sorted(lora_requests, key=lambda one: one.lora_int_id)
+        self._apply_late({one.lora_int_id for one in ordered} & self._gone)
+        super()._apply_adapters(ordered)
+
+    def _apply_late(self, asked: set[int]) -> None:
+        """A request that got its model before that was removed, and was not counted yet, must not end the engine,
+        nor bring the library back."""
+        for lora_id in self._late - asked:
+            self._adapter_manager.remove_virtual(lora_id)
+        for lora_id in sorted(asked - self._late):
+            logger.warning("virtual adapter %d is gone: a request that came too late gets the base", lora_id)
+            self._adapter_manager.add_late(lora_id)
+        self._late = asked
 
     def add_adapter(self, lora_request: LoRARequest) -> bool:
         """Load it, if it is not loaded. Raises ValueError for a virtual one that cannot be."""
@@ -29,6 +51,7 @@ class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
         spec = parse(lora_request.lora_path)
         if spec is None:
             return bool(super().add_adapter(lora_request))
+        self._gone.discard(lora_request.lora_int_id)  # somebody who gives numbers himself
 
         def load(member: Member) -> None:
             self.add_adapter(LoRARequest(member.name, member.id, member.path))
@@ -41,6 +64,7 @@ class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
         manager = self._adapter_manager
         if adapter_id in manager.virtual:
             manager.remove_virtual(adapter_id)
+            self._gone.add(adapter_id)
             return True
         if manager.is_member(adapter_id):
             raise ValueError(f"adapter {adapter_id} is in the library of a virtual adapter")

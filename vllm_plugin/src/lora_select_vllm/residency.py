@@ -36,11 +36,6 @@ def _used(worker: Any, requests: list[str]) -> list[dict[str, Any] | None]:
 
 
 def _layers(worker: Any) -> dict[str, Any]:
-    """`names`: the member in each library slot. `layers`: per layer and projection, tokens per library slot."""
+    """`names`: the members now. `layers`: per projection, tokens per adapter since the start, by name."""
     manager = worker.model_runner.lora_manager._adapter_manager
-    layers = {
-        projection: tokens
-        for name, bank in manager.banks.items()
-        for projection, tokens in zip(manager.projections(name), bank.counted(), strict=True)
-    }
-    return {"names": list(manager.names()), "layers": layers}
+    return {"names": [name for name in manager.names() if name], "layers": manager.counted()}

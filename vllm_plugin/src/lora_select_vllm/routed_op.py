@@ -67,7 +67,7 @@ def add_routed(
     arrow, norm, projected = scores(tensor_model_parallel_all_reduce(z.clone()) if spread else z, w)
     score = torch.where(projection.unsqueeze(1), projected, norm)
     best = _choose(arrow, score, member, k)
-    _count(best, norm, member, chosen, votes[:tokens], shares[:tokens])
+    _count(best, score, member, observe, chosen, votes[:tokens], shares[:tokens])
     buffer = z.gather(1, best.T.clamp_min(0).unsqueeze(-1).expand(-1, -1, z.shape[-1])).transpose(0, 1)
     _expand(y, buffer.contiguous(), b[first:], best.masked_fill(observe, -1), slots, offset)
 
@@ -91,17 +91,18 @@ def _choose(arrow: torch.Tensor, score: torch.Tensor, member: torch.Tensor, k: t
 
 def _count(
     best: torch.Tensor,
-    norm: torch.Tensor,
+    score: torch.Tensor,
     member: torch.Tensor,
+    observe: torch.Tensor,
     chosen: torch.Tensor,
     votes: torch.Tensor,
     shares: torch.Tensor,
 ) -> None:
-    one = best.unsqueeze(-1) == torch.arange(norm.shape[1], device=norm.device)
-    chosen += one.sum(dim=(0, 1))
+    one = best.unsqueeze(-1) == torch.arange(score.shape[1], device=score.device)
+    chosen += (one & ~observe.view(1, -1, 1)).sum(dim=(0, 1))
     votes += one.sum(dim=0)
-    norm = norm.unsqueeze(1).masked_fill(~member, 0)
-    shares += (norm / norm.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(norm.dtype).tiny)).sum(dim=1)
+    score = score.unsqueeze(1).masked_fill(~member, 0)
+    shares += (score / score.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(score.dtype).tiny)).sum(dim=1)
 
 
 def _expand(

@@ -36,3 +36,5 @@ class Settings:
             raise ValueError("LAG counts one token a step: it cannot work with speculative decoding")
         if config.parallel_config.pipeline_parallel_size > 1:
             raise ValueError("LAG cannot work with --pipeline-parallel-size above 1")
+        if config.parallel_config.data_parallel_size > 1:
+            raise ValueError("LAG cannot work with --data-parallel-size above 1: start engines side by side")

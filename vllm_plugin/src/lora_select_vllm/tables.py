@@ -9,8 +9,8 @@ import torch
 
 from lora_select_vllm.spec import MOST_LIBRARIES
 
-MOST_VIRTUAL = 16
-"""Of them at once, those that drain included."""
+MOST_VIRTUAL, LATE = 20, 4
+"""Of them at once, those that drain included; the last few are kept for requests that come too late."""
 
 
 @dataclass(eq=False)

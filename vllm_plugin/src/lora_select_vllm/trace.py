@@ -4,23 +4,44 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 KEPT_TOKENS = 1 << 17
-"""Of all requests together: at 8 library slots 6 MB."""
+"""Of all requests together: at 8 library slots 2 MB."""
+
+FEWEST = 64
+"""Tokens that a request has room for at first."""
 
 
 @dataclass(eq=False)
 class Kept:
-    """One request's tokens, in pieces of one step each: first position, votes [t, n], and shares [t, n], which
-    are of what observes only. n library slots; `names` has the member in each, "" where none was."""
+    """One request. `names` has the member in each of n library slots, "" where none was; `votes` [room, n] counts
+    projections by position, `shares` [n] sums what observed projections gave."""
 
     names: tuple[str, ...]
-    pieces: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    tokens: int = 0
+    votes: torch.Tensor
+    shares: torch.Tensor
+    length: int = 0
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], device: torch.device) -> Kept:
+        """Nothing so far."""
+        votes = torch.zeros(FEWEST, len(names), dtype=torch.int16, device=device)
+        return cls(names, votes, torch.zeros(len(names), device=device))
+
+    def take(self, first: int, votes: torch.Tensor, shares: torch.Tensor) -> None:
+        """Of the positions from `first` on, each [t, width]; a request that was preempted computes some again."""
+        end, width = first + len(votes), votes.shape[1]
+        if end > len(self.votes):
+            more = self.votes.new_zeros(max(end, 2 * len(self.votes)), len(self.names))
+            more[: self.length] = self.votes[: self.length]
+            self.votes = more
+        self.votes[first:end, :width] = votes
+        self.shares[:width] += shares.sum(dim=0)
+        self.length = max(self.length, end)
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,7 @@ class Trace:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._room = 0
         self._step: Sequence[Rows] = ()
         self._votes = torch.zeros(0, 0, dtype=torch.int16)
         self._shares = torch.zeros(0, 0)
@@ -54,49 +76,56 @@ class Trace:
     def count(
         self,
         chosen: torch.Tensor,
-        norm: torch.Tensor,
+        score: torch.Tensor,
         member: torch.Tensor,
         total: torch.Tensor,
-        observed: bool,
+        observe: torch.Tensor | None,
     ) -> None:
-        """One projection's choice `chosen` [T] (-1: none), from `norm` [T, n] of `member` [T, n]; `total` [slots]
-        counts them for the layer. Shares are summed where any row is `observed`."""
-        width = norm.shape[1]
-        one = chosen.unsqueeze(1) == torch.arange(width, device=norm.device)
-        total[:width] += one.sum(dim=0)
+        """One projection's choice `chosen` [T] (-1: none), from `score` [T, n] of `member` [T, n]; `total` [slots]
+        counts for the layer what is applied. `observe` [T]: whose shares are summed; None where nobody's are."""
+        width = score.shape[1]
+        one = chosen.unsqueeze(1) == torch.arange(width, device=score.device)
+        applied = one if observe is None else one & ~observe.unsqueeze(1)
+        total[:width] += applied.sum(dim=0)
         if one.shape != self._votes.shape:  # vLLM's own trial runs
             return
         self._votes += one
-        if observed:
-            norm = norm.masked_fill(~member, 0)
-            self._shares += norm / norm.sum(dim=1, keepdim=True).clamp_min(torch.finfo(norm.dtype).tiny)
+        if observe is not None:
+            score = score.masked_fill(~member, 0)
+            self._shares += score / score.sum(dim=1, keepdim=True).clamp_min(torch.finfo(score.dtype).tiny)
 
+    @torch.inference_mode()
     def of(self, request: str) -> dict[str, Any] | None:
-        """By vLLM's own id: the `names` of the library, and per position (None: it came from the prefix cache, or
-        nobody was asked) its votes and its summed shares of the scores."""
+        """By vLLM's own id, None where it is not kept: the `names` of the library; per position the place that
+        most projections chose (`chosen`; -1: it came from the prefix cache, or nothing is adapted) and their
+        `share`; all `votes` and summed `shares` by place."""
         self._fold()
         kept = self._kept.get(request)
         if kept is None:
             return None
-        length = max((first + len(votes) for first, votes, _ in kept.pieces), default=0)
-        votes: list[list[int] | None] = [None] * length
-        shares: list[list[float] | None] = [None] * length
-        for first, voted, shared in kept.pieces:  # a request that was preempted computes positions again
-            votes[first : first + len(voted)] = voted.tolist()
-            shares[first : first + len(shared)] = shared.tolist()
-        return {"names": list(kept.names), "votes": votes, "shares": shares}
+        votes = kept.votes[: kept.length].int().cpu()
+        asked, best = votes.sum(dim=1), votes.max(dim=1)
+        return {
+            "names": list(kept.names),
+            "chosen": torch.where(asked > 0, best.indices, -1).tolist(),
+            "share": (best.values / asked.clamp_min(1)).tolist(),
+            "votes": votes.sum(dim=0).tolist(),
+            "shares": kept.shares.tolist(),
+        }
 
+    @torch.inference_mode()
     def _fold(self) -> None:
         start = 0
         for rows in self._step:
             part = slice(start, start + rows.count)
             start += rows.count
-            kept = self._kept.setdefault(rows.request, Kept(rows.names))
+            kept = self._kept.get(rows.request) or Kept.of(rows.names, self._votes.device)
+            self._room -= len(kept.votes) if rows.request in self._kept else 0
+            kept.take(rows.position, self._votes[part], self._shares[part])
+            self._room += len(kept.votes)
+            self._kept[rows.request] = kept
             self._kept.move_to_end(rows.request)
-            kept.pieces.append((rows.position, self._votes[part], self._shares[part]))
-            kept.tokens += rows.count
-        self._step = ()
-        total = sum(kept.tokens for kept in self._kept.values())
-        while total > KEPT_TOKENS and len(self._kept) > 1:
+        running, self._step = len(self._step), ()
+        while self._room > KEPT_TOKENS and len(self._kept) > running:
             _, oldest = self._kept.popitem(last=False)
-            total -= oldest.tokens
+            self._room -= len(oldest.votes)

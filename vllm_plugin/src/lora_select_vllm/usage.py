@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -11,10 +12,15 @@ from tokenizers.decoders import DecodeStream
 from vllm import SamplingParams
 from vllm.engine.protocol import EngineClient
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 
-from lora_select_vllm.frontend import Finished, finished
+from lora_select_vllm.frontend import Finished, answers
 from lora_select_vllm.loaded import Adapters
 from lora_select_vllm.residency import LAYERS, USED
+
+PATIENCE = 8
+"""Tokens without text after which a decoder starts anew: the longest character has four, and what is no character
+costs it time with the square of its length."""
 
 Used = Mapping[str, Any]
 """`Trace.of`."""
@@ -28,24 +34,16 @@ class Usage:
 
     async def of(self, request: str) -> dict[str, Any]:
         """An answer's choices, each with its adapters' shares and its tokens. Raises HTTPException 404."""
-        found = finished(self._engine.output_processor, request)
-        used = (await self._engine.collective_rpc(USED, args=([one.internal for one in found],)))[0]
+        found, used = await self._used(request)
         if not found or None in used:
             raise HTTPException(404, f"{request} is no answer of a virtual adapter that is over, or too long ago")
-        tokenizer = self._engine.get_tokenizer()
-        return {"choices": [_choice(one, each, tokenizer) for one, each in zip(found, used, strict=True)]}
+        return {"choices": await asyncio.to_thread(_choices, found, used, self._engine.get_tokenizer())}
 
     async def layers(self) -> dict[str, Any]:
         """Tokens per adapter in every projection, since the start."""
         told = (await self._engine.collective_rpc(LAYERS))[0]
-        layers = [
-            {
-                "layer": layer,
-                "tokens": {name: count for name, count in zip(told["names"], counts, strict=True) if name},
-            }
-            for layer, counts in told["layers"].items()
-        ]
-        return {"adapters": [name for name in told["names"] if name], "layers": layers}
+        layers = [{"layer": layer, "tokens": tokens} for layer, tokens in told["layers"].items()]
+        return {"adapters": told["names"], "layers": layers}
 
     async def spectral(
         self, text: str | None, tokens: list[int] | None, adapters: Sequence[str] | None
@@ -57,7 +55,15 @@ class Usage:
             raise HTTPException(400, 'give either "text" or "prompt_token_ids"')
         if tokens is None:
             tokens = list(self._engine.get_tokenizer().encode(text))
-        observer = await self._adapters.observer(adapters)
+        async with self._adapters.observing(adapters) as observer:
+            used = await self._observed(tokens, observer)
+        asked = sum(used["votes"]) or 1
+        return {"tokens": len(tokens)} | {
+            told: {name: one / asked for name, one in zip(used["names"], used[kind], strict=True) if name}
+            for told, kind in (("votes", "votes"), ("scores", "shares"))
+        }
+
+    async def _observed(self, tokens: list[int], observer: LoRARequest) -> Used:
         request = f"spectral-{uuid4().hex}"
         # A cache of its own: what comes from a cache is not computed, and so not scored.
         prompt = TokensPrompt(prompt_token_ids=tokens, cache_salt=request)
@@ -67,43 +73,39 @@ class Usage:
                 pass
         except ValueError as error:  # longer than the engine takes, or empty
             raise HTTPException(400, str(error)) from None
-        found = finished(self._engine.output_processor, request)
-        used = (await self._engine.collective_rpc(USED, args=([one.internal for one in found],)))[0][0]
-        return {"tokens": len(tokens)} | _means(used)
+        _, used = await self._used(request)
+        if not used or used[0] is None:
+            raise HTTPException(503, "the engine has no room for what it saw of this prompt; ask again")
+        return used[0]
+
+    async def _used(self, request: str) -> tuple[list[Finished], list[Used | None]]:
+        found = answers(self._engine.output_processor).of(request)
+        used = (await self._engine.collective_rpc(USED, args=([one.internal for one in found],)))[0]
+        return found, used
 
 
-def _means(used: Used) -> dict[str, Any]:
-    rows = [
-        (votes, shares) for votes, shares in zip(used["votes"], used["shares"], strict=True) if votes is not None
-    ]
-    names = used["names"][: len(rows[0][0])]
-    asked = sum(sum(votes) for votes, _ in rows) or 1
-    return {
-        "votes": {name: sum(votes[at] for votes, _ in rows) / asked for at, name in enumerate(names) if name},
-        "scores": {name: sum(shares[at] for _, shares in rows) / asked for at, name in enumerate(names) if name},
-    }
+def _choices(found: Sequence[Finished], used: Sequence[Used], tokenizer: Any) -> list[dict[str, Any]]:
+    return [_choice(one, each, tokenizer) for one, each in zip(found, used, strict=True)]
 
 
 def _choice(one: Finished, used: Used, tokenizer: Any) -> dict[str, Any]:
     """Of an answer's token, what chose at the position before it, which computed it."""
-    ids, votes = one.prompt + one.answer, used["votes"]
-    texts, length = list(_texts(tokenizer, ids)), len(one.prompt)
-    chosen = [_majority(used["names"], votes[at]) if at < len(votes) else None for at in range(len(ids))]
-    total = [sum(column) for column in zip(*(row for row in votes if row is not None), strict=True)]
-    shares = {name: count / max(1, sum(total)) for name, count in zip(used["names"], total, strict=False) if name}
+    texts, total, names = list(_texts(tokenizer, one.prompt + one.answer)), sum(used["votes"]), used["names"]
+    shares = {name: votes / max(1, total) for name, votes in zip(names, used["votes"], strict=True) if name}
+
+    def told(text: str, at: int) -> dict[str, Any]:
+        """At a position, of whose choice nothing is known where the prefix cache had it."""
+        place = used["chosen"][at] if 0 <= at < len(used["chosen"]) else -1
+        if place < 0:
+            return {"text": text}
+        return {"text": text, "adapter": names[place], "share": round(used["share"][at], 4)}
+
+    prompt, answer = texts[: len(one.prompt)], texts[len(one.prompt) :]
     return {
         "adapters": dict(sorted(shares.items(), key=lambda pair: -pair[1])),
-        "prompt": [{"text": texts[at]} | (chosen[at] or {}) for at in range(length)],
-        "tokens": [{"text": texts[at]} | (chosen[at - 1] or {}) for at in range(length, len(ids))],
+        "prompt": [told(text, at) for at, text in enumerate(prompt)],
+        "tokens": [told(text, at) for at, text in enumerate(answer, one.length - 1)],
     }
-
-
-def _majority(names: Sequence[str], votes: Sequence[int] | None) -> dict[str, Any] | None:
-    """None where nothing was counted: the prefix cache had it."""
-    if votes is None or not any(votes):
-        return None
-    best = max(range(len(votes)), key=votes.__getitem__)
-    return {"adapter": names[best], "share": round(votes[best] / sum(votes), 4)}
 
 
 def _texts(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
@@ -112,5 +114,10 @@ def _texts(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
     if backend is None:  # not one of Hugging Face's fast ones
         yield from (tokenizer.decode([each]) for each in ids)
         return
-    stream = DecodeStream(skip_special_tokens=False)
-    yield from (stream.step(backend, each) or "" for each in ids)
+    stream, silent = DecodeStream(skip_special_tokens=False), 0
+    for each in ids:
+        text = stream.step(backend, each) or ""
+        silent = 0 if text else silent + 1
+        if silent >= PATIENCE:
+            stream, silent = DecodeStream(skip_special_tokens=False), 0
+        yield text
