@@ -31,6 +31,9 @@ FIELD = "lora_select"
 TIMEOUT_S = 5.0
 """The answer itself is there, and waits no longer."""
 
+SPARE_S = 0.1
+"""Of an answer's own time, to send it in."""
+
 SAME = ("id", "object", "created", "model")
 """What all chunks of a stream have in common."""
 
@@ -56,34 +59,35 @@ def wanted(request: Request, endpoint: Endpoint) -> bool:
 
 
 class Attribution:
-    """The engine's word, in the form that clients get. An answer is never lost for want of it."""
+    """The engine's word, in the form that clients get. An answer is never lost for want of it: `until` is the
+    event loop's time at which it would be cut off."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    async def in_body(self, headers: Headers, body: bytes) -> tuple[Headers, bytes]:
+    async def in_body(self, headers: Headers, body: bytes, until: float) -> tuple[Headers, bytes]:
         """An answer with the field. What it has already stays byte for byte."""
         head = _object(body)
         if "id" not in head:
             return headers, body
-        field = orjson.dumps({FIELD: await self._field(str(head["id"]))})
+        field = orjson.dumps({FIELD: await self._field(str(head["id"]), until)})
         body = body[: body.rindex(b"}")] + b"," + field[1:]
         kept = [pair for pair in headers if pair[0] != b"content-length"]
         return [*kept, (b"content-length", b"%d" % len(body))], body
 
-    async def in_stream(self, first: bytes, last: bytes) -> bytes:
+    async def in_stream(self, first: bytes, last: bytes, until: float) -> bytes:
         """The last events of a stream with a chunk before `data: [DONE]`; `first`: those that it began with."""
         done = next((done for done in DONE if last.endswith(done)), None)
         head = _object(first.partition(b"data: ")[2].partition(b"\n")[0])
         if done is None or "id" not in head:
             return last
         same = {key: head[key] for key in SAME if key in head}
-        chunk = same | {"choices": [], FIELD: await self._field(str(head["id"]))}
+        chunk = same | {"choices": [], FIELD: await self._field(str(head["id"]), until)}
         return last.removesuffix(done) + b"data: " + orjson.dumps(chunk) + END + done
 
-    async def _field(self, answer: str) -> dict[str, Any]:
+    async def _field(self, answer: str, until: float) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + TIMEOUT_S, until - SPARE_S)):
                 status, raw = await self._get(ROUTE + quote(answer, safe=""))
         except (UpstreamError, TimeoutError) as error:
             log.warning("the engine did not tell which adapters gave %s: %r", answer, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ LAST_WORD_S = 0.8
 class Call:
     """What to ask, and where the answer goes. `complete` is called when nothing is missing.
 
-    `explain`: the client asks which adapter gave each token.
+    `explain`: the client asks which adapter gave each token. `until`: the event loop's time at which the answer is
+    cut off.
     """
 
     endpoint: Endpoint
@@ -33,6 +35,7 @@ class Call:
     life: Life
     complete: Callable[[], None] = lambda: None
     explain: bool = False
+    until: float = math.inf
     hide_usage: bool = False
     started: bool = False
 

@@ -96,7 +96,7 @@ class Completions:
                 await self._engine.up(self._router.engine_wait_s)
                 life.routed = await self._decider.decide(request, body, life.client)
                 passed_on = _passed_on(request, life)
-                call = Call(endpoint, body, passed_on, life.routed, request, life, watch.end, explain)
+                call = Call(endpoint, body, passed_on, life.routed, request, life, watch.end, explain, watch.until)
                 await self._forwarder.forward(call)
         except (TimeoutError, asyncio.CancelledError) as why:
             error = self._cut_off(why)

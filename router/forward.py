@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -96,18 +97,23 @@ class Forwarder:
         return call.explain and call.routed.decision.model in self._roster.lineup.stack.lag
 
     def _key(self, call: Call, body: dict[str, Any]) -> bytes | None:
-        if self._explains(call):
+        model, lineup = body["model"], self._roster.lineup
+        version = lineup.up.get(model, "")
+        # Of an engine without a manager of ours nobody tells when a library changes.
+        if call.explain or (model in lineup.stack.lag and (self._stack.engine.url or not version)):
             return None
         try:
-            version = self._roster.lineup.up.get(body["model"], "")
             return self._cache.key(call.endpoint, body, call.hide_usage, version)
         except orjson.JSONEncodeError:
             return None  # nested too deep, which `_dumped` tells the client
 
     def _body(self, call: Call) -> dict[str, Any]:
-        """What the engine gets: `model`, the adapter's defaults, and for a stream the request for its usage."""
+        """What the engine gets: `model`, the adapter's defaults, an id of our own for an answer that is explained,
+        and for a stream the request for its usage."""
         adapter = self._roster.lineup.stack.adapters.get(call.routed.decision.model)
         sent = filled(call.body, call.endpoint, call.routed.asked_for, adapter)
+        if call.explain:  # with an id of its choice, a client could ask for the explanation of another's answer
+            sent["request_id"] = secrets.token_hex(16)
         if self._stack.router.stream_usage and sent.get("stream") is True and not call.endpoint.tells_usage:
             options = sent.get("stream_options")
             if options is None or (isinstance(options, dict) and not options.get("include_usage")):
@@ -164,7 +170,7 @@ class Forwarder:
         if keep is not None:
             self._cache.put(keep, Stored(answer.headers, body))
         if answer.status == 200 and self._explains(call):
-            headers, body = await self._attribution.in_body(headers, body)
+            headers, body = await self._attribution.in_body(headers, body, call.until)
         await call.start(answer.status, headers)
         await call.send(body)
 
@@ -189,7 +195,7 @@ class Forwarder:
                 if keep is not None and kept:
                     self._cache.put(keep, Stored(opened.answer.headers, b"".join(kept)))
                 if self._explains(call) and not call.life.error:
-                    events = await self._attribution.in_stream(opened.first, events)
+                    events = await self._attribution.in_stream(opened.first, events, call.until)
                 call.complete()
             await call.send(events, more=True)
             events = await anext(rest, b"")

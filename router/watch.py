@@ -16,7 +16,7 @@ LINGER_S = 1.0
 class Watch:
     """Cancels the block when the client disconnects, or after `within_s`, which closes the upstream request.
 
-    Raises ClientGone, unless `end` was called before, or TimeoutError.
+    Raises ClientGone, unless `end` was called before, or TimeoutError. `until`: the loop's time at which it does.
     """
 
     def __init__(self, receive: Receive, within_s: float) -> None:
@@ -28,6 +28,7 @@ class Watch:
     async def __aenter__(self) -> Watch:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(self._loop)
+        self.until = self._loop.time() + self._within_s
         self._timer = self._loop.call_later(min(PATIENCE_S, self._within_s), self._start)
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -143,11 +144,40 @@ def test_of_what_failed_nothing_is_told(lag: Wire) -> None:
     assert not lag.engine.asked
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_complete_answer_is_not_cut_off_while_the_engine_is_asked(tmp_path: Path, stream: bool) -> None:
+    with wired(tmp_path, lag={"lag": {"library": "all"}}, answer_timeout_s=1) as wire:
+        wire.engine.told_after_s = 2
+        body = chat(LEGAL, model="lag", stream=stream)
+        said = httpx.post(f"{wire.url}/v1/chat/completions", json=body, headers=HEADER)
+    assert (said.status_code, '"lora_select":{"error":"the engine did not tell' in said.text) == (200, True)
+    assert said.text.endswith("data: [DONE]\n\n") == stream
+    assert '"error":{' not in said.text
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("model", ["lag", "legal", "base", "auto"])
+def test_no_client_names_the_answer_that_is_explained(lag: Wire, path: str, model: str) -> None:
+    own = chat(LEGAL, model=model, request_id="another's") | {"prompt": LEGAL}
+    for header in ({}, HEADER, HEADER):
+        lag.post(path, own, x_request_id="another's", **header)
+    plain, *explained = lag.engine.seen[-3:]
+    assert plain["request_id"] == "another's"
+    ids = {body["request_id"] for body in explained}
+    assert (len(ids), {len(one) for one in ids}) == (2, {32})
+    assert not any("x-request-id" in headers for headers in lag.engine.seen_headers[-3:])  # vLLM prefers that one
+
+
 def test_what_is_told_is_never_kept_nor_left_out_by_the_cache(lag: Wire) -> None:
-    body = chat(LEGAL, model="lag", temperature=0)
-    told = [lag.post(body=body, **sent) for sent in (HEADER, {}, {}, HEADER)]
-    assert ["lora_select" in answer for _, answer, _ in told] == [True, False, False, True]
-    assert [headers.get("x-lora-select-cache") for *_, headers in told] == [None, "miss", "hit", None]
+    """And of a virtual model nothing is, where nobody says when its library changes."""
+    for model, explained, cached in (
+        ("legal", [False] * 4, [None, "miss", "hit", None]),
+        ("lag", [True, False, False, True], [None] * 4),
+    ):
+        body = chat(LEGAL, model=model, temperature=0)
+        told = [lag.post(body=body, **sent) for sent in (HEADER, {}, {}, HEADER)]
+        assert ["lora_select" in answer for _, answer, _ in told] == explained
+        assert [headers.get("x-lora-select-cache") for *_, headers in told] == cached
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import openai
 import orjson
 import pytest
 
-from adapters import load
+from adapters import Engine, load
 from router.app import create_app
 from router.asgi import Receive, Scope, Send
 from router.classify import load_classifiers
@@ -169,6 +169,8 @@ def told(tmp_path: Path) -> Iterator[tuple[Wire, News]]:
         ends.enter_context(serving(news, socket_file=socket_file))
         settings: dict[str, Any] = {"unsure": "lag", "threshold": NEVER_SURE, "response_cache_mb": 1}
         stack = load(write_stack(tmp_path, engine_url, lag=LAG, **settings))
+        own = Engine(port=int(engine_url.rpartition(":")[2]))  # what a manager looks after
+        stack = stack.model_copy(update={"engine": own})
         app = create_app(stack, load_classifiers(stack), HttpUpstream(engine_url), Door(socket_file))
         url = ends.enter_context(serving(app, stack.router.port))
         news.tell()
