@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lora_select_vllm import spec
 from safetensors.numpy import save_file
 
 from adapters import Stack
+from serve.lint import library
 from serve.lint.check import lint
 from serve.lint.files import lint_adapter
 from serve.lint.peft import largest_rank, problems
@@ -410,6 +412,12 @@ def test_any_config_is_refused_exactly_where_vllm_refuses_it(keys: dict[str, Any
         ({"spec-method": "ngram"}, "spec-method", "no speculative decoding"),
         ({"spec-tokens": 3}, "spec-tokens", "no speculative decoding"),
         ({"pipeline-parallel-size": 2}, "pipeline-parallel-size", "works with 1 only; take tensor-parallel-size"),
+        (
+            {"data_parallel_size": 2},
+            "data-parallel-size",
+            "works with 1 only; take tensor-parallel-size, or a stack",
+        ),
+        ({"api-server-count": 4}, "api-server-count", "works with 1 only; remove that key"),
     ],
 )
 def test_what_lag_cannot_work_with(
@@ -423,7 +431,7 @@ def test_what_lag_cannot_work_with(
 
 def test_what_lag_can_work_with(tmp_path: Path) -> None:
     args = {"fully-sharded-loras": False, "speculative-config": None, "specialize-active-lora": True}
-    stack = write_stack(tmp_path, engine={"args": args | {"pipeline-parallel-size": 1}}, lag={"library": "all"})
+    stack = write_stack(tmp_path, engine={"args": args | dict.fromkeys(library.ONE, 1)}, lag={"library": "all"})
     assert not lint(stack).errors
 
 
@@ -444,6 +452,21 @@ def test_library_slots_must_hold_the_members(tmp_path: Path) -> None:
     )  # fmt: skip
     lag = {"library": ["law", "med"]}
     assert not lint(write_stack(tmp_path, adapters=adapters, engine=engine, lag=lag)).errors
+
+
+def test_spectral_has_every_version_in_its_library(tmp_path: Path) -> None:
+    for name in ("law/v1", "law/v2"):
+        write_adapter(tmp_path / name)
+    one = {"law": {"path": "law/v1", "label": "law"}}
+    two = {"law": {"path": "law", "label": "law", "versions": {"v1": 1, "v2": 1}}}
+    router = {"classifier": ["embedding", "spectral"]}
+    (alone,) = lint(write_stack(tmp_path, adapters=one, router=router)).errors
+    assert alone.key == "router.classifier"
+    assert alone.text == "spectral chooses from two adapters or more, and there is law; add one, or take another"
+    adapters = two | {"med": {"path": "med", "label": "med"}}
+    stack = write_stack(tmp_path, adapters=adapters, router=router, engine={"library_slots": 2})
+    (few,) = lint(stack.expanded()).errors
+    assert few.text.startswith("2 for law@v1, law@v2, med: at least 3")
 
 
 @pytest.mark.parametrize(
@@ -479,3 +502,4 @@ def test_more_libraries_than_the_plugin_routes_are_refused(tmp_path: Path) -> No
     libraries = {f"l{number}": names[2 * number : 2 * number + 2] for number in range(5)}
     (error,) = lint(write_stack(tmp_path, adapters=adapters, lag={"libraries": libraries})).errors
     assert (error.key, error.text) == ("lag.lag.libraries", "there are 5; at most 4")
+    assert library.MOST_LIBRARIES == spec.MOST_LIBRARIES

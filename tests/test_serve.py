@@ -108,7 +108,7 @@ def test_library_slots(tmp_path: Path, sections: dict[str, Any], slots: int, why
     stack = write_stack(tmp_path, **sections)
     assert additional(stack) == {"lora_select": {"library_slots": slots}}
     command = engine_command(stack, CUDA, {}, HERE)
-    # One batch holds every adapter and every virtual model.
+    # One batch holds every adapter and every virtual model; no case here has both kinds of those.
     assert option(command.argv, "--max-loras") == str(2 + max(1, len(stack.lag)))
     assert any(
         note.startswith(f"engine: {slots} library slots (additional-config): {why}") for note in command.notes
@@ -116,12 +116,21 @@ def test_library_slots(tmp_path: Path, sections: dict[str, Any], slots: int, why
     assert "engine: LAG: unproven: it has not run on a GPU yet" in command.notes
 
 
-def test_versions_of_an_adapter_are_one_member(tmp_path: Path) -> None:
+def test_who_scores_is_one_model_more(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path, router={"classifier": "spectral"}, lag={"library": "all"})
+    notes = engine_command(stack, CPU, {}, HERE).notes
+    more = "2 virtual models, one of them for router.classifier: spectral"
+    assert f"engine: --max-loras 4: 2 adapters and {more}" in notes
+
+
+def test_versions_of_an_adapter_are_one_member_but_for_spectral(tmp_path: Path) -> None:
     for version in ("v1", "v2"):
         write_adapter(tmp_path / "law" / version)
     adapters = {"law": {"path": "law", "label": "law", "versions": {"v1": 1, "v2": 1}}, "med": {"path": "med"}}
     stack = write_stack(tmp_path, adapters=adapters, lag={"library": ["law", "med"]})
     assert additional(stack.expanded()) == {"lora_select": {"library_slots": 3}}
+    stack = write_stack(tmp_path, adapters=adapters, router={"classifier": "spectral"})
+    assert additional(stack.expanded()) == {"lora_select": {"library_slots": 5}}
 
 
 def test_without_lag_there_is_no_library(tmp_path: Path) -> None:
@@ -144,12 +153,18 @@ def test_a_stacks_own_additional_config_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
-    [(CPU, True), (Build("0.33.0", cpu=True), False), (Build("1.0", cpu=True), False), (CUDA, False)],
+    ("build", "says"),
+    [
+        (CPU, [": vLLM's own gives the base's rows the last slot's adapter"]),
+        (Build("0.33.0", cpu=True), [""]),
+        (Build("1.0", cpu=True), [""]),
+        (CUDA, []),
+    ],
 )
-def test_who_computes_adapters_is_told(tmp_path: Path, build: Build, told: bool) -> None:
+def test_who_computes_adapters_is_told(tmp_path: Path, build: Build, says: list[str]) -> None:
     notes = engine_command(write_stack(tmp_path), build, {}, HERE).notes
-    assert any("LoRA-Select's wrapper, with rows grouped by slot" in note for note in notes) == told
+    start = "engine: adapters are computed by LoRA-Select's wrapper, with rows grouped by slot"
+    assert [note.removeprefix(start) for note in notes if note.startswith(start)] == says
 
 
 @pytest.mark.parametrize(

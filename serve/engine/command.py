@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import Stack
+from adapters import DATA_FREE, Stack
 from serve.engine import memory
 from serve.engine.base import dtype_of
 from serve.engine.machine import OURS, Build, Machine
 from serve.engine.memory import Estimate, Room, room
 from serve.engine.quantization import method
-from serve.lint.library import members, takes_all
+from serve.lint.library import members, spectral, takes_all, virtual
 
 OWNED = {
     "model": "base.model",
@@ -81,11 +81,10 @@ Derived = list[tuple[str, str, str]]
 def _adapters(stack: Stack, rooms: Room) -> Derived:
     count = len(stack.adapters)
     asked = stack.engine.max_loras is not None
-    more = (
-        f"{len(stack.lag)} virtual models"
-        if len(stack.lag) > 1
-        else "one more, for an update beside the old version"
-    )
+    more = "one more, for an update beside the old version"
+    if virtual(stack) > 1:
+        scoring = f", one of them for router.classifier: {DATA_FREE}" if spectral(stack) else ""
+        more = f"{virtual(stack)} virtual models{scoring}"
     slots = "engine.max_loras" if asked else f"{count} adapters and {more}"
     if rooms.slots < count:
         slots += f"; the {count} adapters take turns in them"
@@ -171,11 +170,9 @@ def _environment(stack: Stack, build: Build, machine: Machine) -> tuple[dict[str
     others = machine.plugins if given is None else filter(None, map(str.strip, given.split(",")))
     plugins = ",".join(dict.fromkeys((*OURS, *others)))
     why.append(f"engine: plugins {plugins}")
-    if machine.has_ours and build.grouped:
-        why.append(
-            "engine: adapters are computed by LoRA-Select's wrapper, with rows grouped by slot: vLLM's own gives "
-            "the base's rows the last slot's adapter, and is slower"
-        )
+    if machine.has_ours and build.cpu:
+        wrong = ": vLLM's own gives the base's rows the last slot's adapter" if build.adapts_base else ""
+        why.append(f"engine: adapters are computed by LoRA-Select's wrapper, with rows grouped by slot{wrong}")
     if not machine.has_ours:
         why.append("engine: vllm_plugin/ is not installed, without which no adapter is loaded: run `make install`")
     return env | dict(stack.engine.env) | {"VLLM_PLUGINS": plugins}, why

@@ -32,8 +32,8 @@ class Build:
     cpu: bool
 
     @property
-    def grouped(self) -> bool:
-        """Whether vllm_plugin/ replaces vLLM's own LoRA on this build (vllm#48421)."""
+    def adapts_base(self) -> bool:
+        """Whether vLLM's own LoRA gives the base's rows an adapter on this build (vllm#48421)."""
         major, minor = (*map(int, re.findall(r"\d+", self.version)), 0, 0)[:2]
         return self.cpu and (major, minor) < (0, 33)
 

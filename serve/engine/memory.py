@@ -14,7 +14,7 @@ from serve.engine.base import size as base_size
 from serve.engine.machine import Build, Machine
 from serve.lint.files import CONFIG, WEIGHTS, here
 from serve.lint.fit import targeted
-from serve.lint.library import members, takes_all
+from serve.lint.library import members, takes_all, virtual
 from serve.lint.peft import LORA_RANKS
 from serve.lint.shape import Shape, Width, shape
 from serve.lint.weights import WeightsError, header
@@ -77,7 +77,7 @@ def room(stack: Stack, ranks: Mapping[str, int]) -> Room:
     `ranks` has the rank of every adapter whose files are on this machine.
     """
     # vLLM counts models in one batch, virtual ones too; an update, beside the old version, needs one as well.
-    slots = stack.engine.max_loras or len(stack.adapters) + max(1, len(stack.lag))
+    slots = stack.engine.max_loras or len(stack.adapters) + max(1, virtual(stack))
     host = _number(stack.engine_args.get("max-cpu-loras")) or max(2 * len(stack.adapters), slots, 16)
     # Of an adapter that is still on the hub the rank is unknown: vLLM's own default is kept for it.
     least = DEFAULT_RANK if len(ranks) < len(stack.adapters) else 1
