@@ -159,7 +159,7 @@ def test_answers_of_the_engine(running: Running) -> None:
     base = asker.answers([stack.base.name] * len(questions), "base")
     assert [each.exact for each in oracle] == [True] * 5
     assert [each.exact for each in base] == [False] * 5
-    assert all(mine.nats < 1 < other.nats / other.tokens for mine, other in zip(oracle, base, strict=True))
+    assert max(each.nats / each.tokens for each in oracle) < 1 < min(each.nats / each.tokens for each in base)
     assert {name for pair in asker.spectral(list(stack.adapters)) for name in pair} <= set(stack.adapters)
 
 

@@ -84,7 +84,7 @@ def build_tokenizer(facts: list[Asked], template: str) -> PreTrainedTokenizerFas
 
 
 def _new_model(tokenizer: Any) -> MistralForCausalLM:
-    """4.4 M parameters, of the demo base's shape."""
+    """4.9 M parameters, of the demo base's shape."""
     torch.manual_seed(BASE.seed)
     return MistralForCausalLM(
         MistralConfig(

@@ -46,7 +46,7 @@ def make(names: Sequence[str], models: Path) -> None:
 
 
 def read(name: str, models: Path, most: int) -> list[Task]:
-    """A task, or the demo's two; to each adapter of a knowledge task at most so many questions. Raises ConfigError."""
+    """A task, or the demo's two; of a knowledge task at most so many questions an adapter. Raises ConfigError."""
     if name == "demo":
         stack = load(ROOT / "demo" / "adapters.yaml")
         pairs = list(_demo_pairs(stack))
