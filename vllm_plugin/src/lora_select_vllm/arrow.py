@@ -50,7 +50,7 @@ def scored(
     """z [T, k, r] and the score [T, k] of the candidates `kept` [T, k].
 
     One product for each adapter and all tokens that it is a candidate of: copies of the candidates' weights,
-    [T, k, r, in], took longer even for few tokens.
+    [T, k, r, in], would be a little faster for a token or two, and many times slower for a prompt.
     """
     (tokens, k), rank = kept.shape, a.shape[1]
     order = kept.flatten().argsort(stable=True)
