@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_select_vllm.arrow import pick, table
 from lora_select_vllm.lag import constants, route
+
+from benchmarks.lag.arrow import pick, table
 
 INPUTS, OUTPUTS = 48, 40
 

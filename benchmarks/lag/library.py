@@ -25,7 +25,7 @@ MOST_GATHERED = 1 << 30
 
 @dataclass(frozen=True)
 class Library:
-    """One projection of n adapters; see `lora_select_vllm.lag` and `.arrow`."""
+    """One projection of n adapters; see `lora_select_vllm.lag` and `arrow`."""
 
     a: torch.Tensor
     w: torch.Tensor
@@ -35,8 +35,9 @@ class Library:
     def random(cls, count: int, rank: int, inputs: int) -> Library:
         """As many outputs as inputs."""
         import torch
-        from lora_select_vllm.arrow import table
         from lora_select_vllm.lag import constants
+
+        from benchmarks.lag.arrow import table
 
         random = torch.Generator().manual_seed(0)
         a = torch.randn(count, rank, inputs, generator=random) / inputs**0.5
@@ -95,8 +96,9 @@ def _measured(plan: Plan, library: Library) -> list[dict[str, Any]]:
 def ways_of(library: Library, x: torch.Tensor, k: int) -> dict[str, Callable[[], torch.Tensor]]:
     """Each gives the chosen adapter of every token of `x` [T, in]."""
     import torch
-    from lora_select_vllm.arrow import candidates, pick
     from lora_select_vllm.lag import route
+
+    from benchmarks.lag.arrow import candidates, pick
 
     a, w, v1 = library.a, library.w, library.v1
     member = torch.ones(len(x), len(a), dtype=torch.bool)
