@@ -1,8 +1,7 @@
-"""The adapters' own weights as a classifier: whose directions a text has (SpectR, LAG).
+"""The adapters' own weights as a classifier: whose answer to a text would be the strongest (SpectR, LAG).
 
-The engine reads a text once with the base alone, and says how much of what its layers make of it lies in the
-directions of each adapter, as a share of all (‖Vᵀ x‖, arXiv 2504.03454, 2507.05346). No labels, no data, no second
-model.
+The engine reads a text once with the base alone, and says how much each adapter would change what its layers make
+of it, as a share of what all would (‖ΔW x‖, arXiv 2504.03454, 2507.05346). No labels, no data, no second model.
 """
 
 from __future__ import annotations

@@ -157,8 +157,7 @@ class Adapters:
     async def _observer(self, names: Sequence[str] | None) -> LoRARequest:
         members = tuple(self._member(name) for name in sorted(set(names or self._named())))
         try:
-            # Of the two scores the one that does not favour larger weights: nobody trained these to be compared.
-            path = Spec((members,), k=len(members), score="projection", observe=True).path
+            path = Spec((members,), k=len(members), observe=True).path
         except ValueError as error:
             raise HTTPException(400, f"{OBSERVER}: {error}") from None
         if known := next((one for one in self._observers() if one.lora_path == path), None):
