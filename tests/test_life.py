@@ -305,7 +305,7 @@ def test_adapters_from_the_command_line(running: Running, guest: Path) -> None:
     assert running.stack.file.read_text() == before
     shown = serve(running, "list").stdout
     assert [line.split()[:2] for line in shown.splitlines()[1:]] == [
-        [name, "serving"] for name in (*WEIGHTS, "guest")
+        [name, "serving"] for name in (*WEIGHTS, "guest", "lag")
     ]
     saved = serve(running, "add", "guest", "--save")
     assert saved.returncode == 0, saved.stderr
