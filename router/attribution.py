@@ -124,6 +124,6 @@ def _choice(told: Mapping[str, Any]) -> dict[str, Any]:
     return {"adapters": shares, **{part: [_token(one) for one in told[part]] for part in ("prompt", "tokens")}}
 
 
-def _token(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """None for a token of the prompt that was cached."""
-    return None if told is None else {**told, "adapter": told["adapter"] and split(told["adapter"])[0]}
+def _token(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Its adapter is None where nothing chose: it came from the prefix cache."""
+    return {**told, "adapter": told["adapter"] and split(told["adapter"])[0]}

@@ -19,7 +19,10 @@ TOLD = {
     "choices": [
         {
             "adapters": {"legal@v1@1f2e3d4c": 0.5, "legal@v2@5b6a7988": 0.25, "usage@77665544": 0.25},
-            "prompt": [None, {"text": "evict", "adapter": "legal@v1@1f2e3d4c", "share": 0.75}],
+            "prompt": [
+                {"text": "My", "adapter": None, "share": None},
+                {"text": "evict", "adapter": "legal@v1@1f2e3d4c", "share": 0.75},
+            ],
             "tokens": [
                 {"text": "word0 ", "adapter": "usage@77665544", "share": 0.5},
                 {"text": "word1 ", "adapter": None, "share": 1.0},
@@ -31,7 +34,10 @@ SHOWN = {
     "choices": [
         {
             "adapters": {"legal": 0.75, "usage": 0.25},
-            "prompt": [None, {"text": "evict", "adapter": "legal", "share": 0.75}],
+            "prompt": [
+                {"text": "My", "adapter": None, "share": None},
+                {"text": "evict", "adapter": "legal", "share": 0.75},
+            ],
             "tokens": [
                 {"text": "word0 ", "adapter": "usage", "share": 0.5},
                 {"text": "word1 ", "adapter": None, "share": 1.0},

@@ -114,6 +114,23 @@ def test_a_library_that_loses_too_many_is_broken_until_they_are_back(stack: Runn
     assert said(stack, "lag")[0] == 200
 
 
+def test_the_router_tells_which_adapter_gave_each_token(stack: Running) -> None:
+    """In the engine's own words, of a prompt that its cache does not have, and then has."""
+    asked: dict[str, Any] = {"model": "lag", "prompt": PROMPT * 10, "max_tokens": 8, "temperature": 0}
+    explain = {"x-lora-select-explain": "tokens"}
+    ask_for = stack.client.completions.create
+    first, again = (ask_for(**asked, extra_headers=explain) for _ in range(2))
+    *_, last = ask_for(**asked, extra_headers=explain, stream=True)
+    (new,), (cached,), (streamed,) = (one.lora_select["choices"] for one in (first, again, last))
+    names = set(library(stack)[1])
+    assert {token["adapter"] for token in new["prompt"]} <= names
+    assert [token["adapter"] for token in cached["prompt"][:128]] == [None] * 128
+    assert cached["prompt"][128:] == new["prompt"][128:]
+    assert new["tokens"] == cached["tokens"] == streamed["tokens"]
+    assert "".join(token["text"] for token in new["tokens"]).removesuffix("</s>") == first.choices[0].text
+    assert set(new["adapters"]) == names
+
+
 def test_the_command_line_lists_it(stack: Running) -> None:
     command = [sys.executable, "-m", "serve", "list", "--run-dir", str(stack.run_dir)]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -96,9 +96,8 @@ def _choice(one: Finished, used: Used, tokenizer: Any) -> dict[str, Any]:
     def told(text: str, at: int) -> dict[str, Any]:
         """At a position, of whose choice nothing is known where the prefix cache had it."""
         place = used["chosen"][at] if 0 <= at < len(used["chosen"]) else -1
-        if place < 0:
-            return {"text": text}
-        return {"text": text, "adapter": names[place], "share": round(used["share"][at], 4)}
+        adapter, share = (None, None) if place < 0 else (names[place], round(used["share"][at], 4))
+        return {"text": text, "adapter": adapter, "share": share}
 
     prompt, answer = texts[: len(one.prompt)], texts[len(one.prompt) :]
     return {
