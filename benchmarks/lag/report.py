@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.document import aligned, cell, median, rounded, short
-from benchmarks.lag.bars import Bar
+from benchmarks.document import aligned, cell, limits, median, short
 from benchmarks.lag.library import ALL, GATHERED, GROUPED
-from benchmarks.lag.plan import Plan
 from benchmarks.lag.wrapper import OURS, STOCK, WRAPPERS
-from benchmarks.machine import Origin
-
-VERDICTS = {True: "pass", False: "MISSED", None: "not measured"}
-
-
-def result(
-    origin: Origin, plan: Plan, took_s: float, sections: Mapping[str, Any], bars: Sequence[Bar]
-) -> dict[str, Any]:
-    """The whole document, numbers to four digits."""
-    document = {
-        "benchmark": "lag",
-        **asdict(origin),
-        "took_s": took_s,
-        "plan": asdict(plan),
-        "sections": dict(sections),
-        "bars": [asdict(bar) | {"pass": bar.passed} for bar in bars],
-    }
-    return dict(rounded(document))
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
@@ -42,11 +21,11 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _library(sections["library"])
     if "slots" in sections:
         yield from _slots(sections["slots"])
-    yield "\nlimits"
-    for bar in document["bars"]:
-        value = "-" if bar["value"] is None else f"{bar['value']:g}"
-        limit = f"at least {bar['least']:g}" if bar["most"] is None else f"at most {bar['most']:g}"
-        yield f"  {VERDICTS[bar['pass']]:13s} {bar['name']}: {value} ({limit} times)"
+
+    def asked(bar: Mapping[str, Any]) -> str:
+        return f"at least {bar['least']:g} times" if bar["most"] is None else f"at most {bar['most']:g} times"
+
+    yield from limits(document, asked)
 
 
 def _wrapper(section: Mapping[str, Any]) -> Iterator[str]:

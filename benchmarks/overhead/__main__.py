@@ -9,15 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.document import see_writable, write
+from benchmarks.document import command, result
 from benchmarks.machine import origin
 from benchmarks.overhead import memory, misses, proxy, uncached
 from benchmarks.overhead.bars import bars
 from benchmarks.overhead.options import Options, parse
 from benchmarks.overhead.plan import FULL, QUICK
-from benchmarks.overhead.report import result, tables
+from benchmarks.overhead.report import tables
 from benchmarks.overhead.targets import Bench, bench
-from benchmarks.processes import BenchmarkError, ended_by_signals
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "proxy": proxy.section,
@@ -30,21 +29,7 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 def main() -> int:
     """Exit code 1: an answer was wrong, or nothing could be measured; 130: interrupted. A missed limit is 0."""
     options = parse(sys.argv[1:])
-    try:
-        with ended_by_signals():
-            if options.output:
-                see_writable(options.output)
-            document = measure(options)
-        print("\n".join(tables(document)))
-        if options.output:
-            write(document, options.output)
-    except BenchmarkError as error:
-        print(f"benchmarks.overhead: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmarks.overhead: interrupted; everything that it started has ended", file=sys.stderr)
-        return 130
-    return 0
+    return command("benchmarks.overhead", options.output, lambda: measure(options), tables)
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -56,7 +41,7 @@ def measure(options: Options) -> dict[str, Any]:
         bench(plan, Path(folder), options.router, options.peers, options.first_port) as shared,
     ):
         found = {name: SECTIONS[name](shared) for name in options.sections}
-    return result(made_by, plan, time.monotonic() - began, found, bars(found))
+    return result("overhead", made_by, plan, time.monotonic() - began, found, bars(found))
 
 
 if __name__ == "__main__":

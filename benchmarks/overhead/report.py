@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.document import aligned, cell, median, rounded
-from benchmarks.machine import Origin
-from benchmarks.overhead.bars import Bar
-from benchmarks.overhead.plan import Plan
+from benchmarks.document import aligned, cell, limits, median
 from benchmarks.overhead.proxy import WHOLE
 from benchmarks.overhead.targets import EVERYTHING
 
@@ -31,23 +27,6 @@ STREAM_COLUMNS = {
     "chunks/s": "chunks_per_s",
 }
 
-VERDICTS = {True: "pass", False: "MISSED", None: "not measured"}
-
-
-def result(
-    origin: Origin, plan: Plan, took_s: float, sections: Mapping[str, Any], bars: Sequence[Bar]
-) -> dict[str, Any]:
-    """The whole document, numbers to four digits."""
-    document = {
-        "benchmark": "overhead",
-        **asdict(origin),
-        "took_s": took_s,
-        "plan": asdict(plan),
-        "sections": dict(sections),
-        "bars": [asdict(bar) | {"pass": bar.passed} for bar in bars],
-    }
-    return dict(rounded(document))
-
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
     """Lines for a terminal."""
@@ -67,10 +46,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {memory['after_start_mb']} after the start"
         yield f"  {memory['after_warm_up_mb']} with {memory['cached_texts']} texts known"
         yield f"  {memory['highest_mb']} at most, in {memory['requests']} requests"
-    yield "\nlimits"
-    for bar in document["bars"]:
-        value = "-" if bar["value"] is None else f"{bar['value']:g}"
-        yield f"  {VERDICTS[bar['pass']]:13s} {bar['name']}: {value} (at most {bar['most']:g} {bar['unit']})"
+    yield from limits(document, lambda bar: f"at most {bar['most']:g} {bar['unit']}")
 
 
 def _proxy(section: Mapping[str, Any]) -> Iterator[str]:
