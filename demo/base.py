@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,18 @@ GENERAL_SHARE = 2
 """How often an epoch shows each general pair: the base must know these answers by heart."""
 
 
-def build_tokenizer(corpus: Corpus, template: str) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over questions and answers, with the chat template that vLLM is given too."""
+def build_tokenizer(texts: Iterable[str], vocabulary: int, template: str) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over `texts`, with the chat template that vLLM is given too."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(corpus), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     # As Mistral's own tokenizer does for a plain completion; chats get theirs from the template.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL.index(BOS))]
@@ -94,14 +94,15 @@ def rows(corpus: Corpus, tokenizer: Any) -> list[dict[str, list[int]]]:
 
 def train_base(corpus: Corpus, template: str, out: Path, settings: Settings = SETTINGS) -> None:
     """Write tokenizer and trained model into `out`, as a hub checkpoint would have them."""
-    tokenizer = build_tokenizer(corpus, template)
+    tokenizer = build_tokenizer(texts_of(corpus), VOCABULARY, template)
     model = new_model(tokenizer, settings.seed)
     fit(model, tokenizer, rows(corpus, tokenizer), settings, "base")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def _texts(corpus: Corpus) -> Iterator[str]:
+def texts_of(corpus: Corpus) -> Iterator[str]:
+    """Questions and answers."""
     for pairs in corpus.values():
         for pair in pairs:
             yield pair.question

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from demo import build as building
 from demo import corpus as reading
-from demo.base import NAME, SPECIAL, VOCABULARY, build_tokenizer, rows
+from demo import made
+from demo.base import NAME, SPECIAL, VOCABULARY, build_tokenizer, rows, texts_of
 from demo.corpus import DOMAINS, GENERAL, Corpus, CorpusError
 from demo.lora import recipe
 from demo.measure import OWN, Matrix
@@ -47,7 +48,7 @@ def corpus() -> Corpus:
 
 @pytest.fixture(scope="module")
 def tokenizer(corpus: Corpus) -> Any:
-    return build_tokenizer(corpus, TEMPLATES["production"].read_text(encoding="utf-8"))
+    return build_tokenizer(texts_of(corpus), VOCABULARY, TEMPLATES["production"].read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +307,7 @@ def test_a_build_that_was_cut_off_is_not_taken_for_a_whole_one(
     cut_off = True
     with pytest.raises(KeyboardInterrupt):
         building.build(tmp_path)
-    assert not building.is_current(tmp_path, building.digest())
+    assert not made.is_current(tmp_path, building.digest(), building.PROOF)
     cut_off = False
     assert building.build(tmp_path)
     assert not building.build(tmp_path)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from demo.knowledge.facts import Owner, World, world
-from demo.made import ROOT, digest, is_current, locked, prepare_torch, stage
+from demo import made
+from demo.knowledge import facts
+from demo.knowledge.facts import Owner, World
+from demo.made import ROOT
 
 OUT = ROOT / ".models" / "knowledge"
 TEMPLATE = "demo/template.jinja"
@@ -25,18 +26,10 @@ STACK, QUESTIONS = "adapters.yaml", "questions.jsonl"
 
 def build(out: Path = OUT, force: bool = False) -> bool:
     """Build what is missing or stale; False when all was there."""
-    with locked(out):
-        wanted, made = digest(SOURCES), world()
-        if not force and is_current(out, wanted, _proof(made)):
-            print(f"{out}: the knowledge tasks are up to date (digest {wanted[:12]})")
-            return False
-        started = time.monotonic()
-        scratch = out / "unfinished"
-        shutil.rmtree(scratch, ignore_errors=True)
-        _make(made, scratch)
-        _publish(scratch, out, wanted)
-        print(f"{out}: built in {time.monotonic() - started:.0f} s (digest {wanted[:12]})")
-        return True
+    world = facts.world()
+    names = ("base", *world.libraries)
+    recipe = made.Recipe("the knowledge tasks", names, _proof(world), partial(_make, world))
+    return made.build(recipe, out, made.digest(ROOT / name for name in SOURCES), force)
 
 
 def stack(owners: Sequence[Owner]) -> dict[str, Any]:
@@ -60,15 +53,15 @@ def questions(owners: Sequence[Owner]) -> list[dict[str, str]]:
     ]
 
 
-def _make(made: World, scratch: Path) -> None:
-    prepare_torch()
+def _make(world: World, scratch: Path) -> None:
+    made.prepare_torch(threads=1)
     from demo.knowledge.models import train_base
 
-    stages = 1 + len(made.libraries)
-    with stage(f"1/{stages}", "tokenizer and base, from scratch"):
-        train_base(made, (ROOT / TEMPLATE).read_text(encoding="utf-8"), scratch / "base")
-    for number, (name, owners) in enumerate(made.libraries.items()):
-        with stage(f"{number + 2}/{stages}", f"{name}: {len(owners)} adapters"):
+    stages = 1 + len(world.libraries)
+    with made.stage(f"1/{stages}", "tokenizer and base, from scratch"):
+        train_base(world, (ROOT / TEMPLATE).read_text(encoding="utf-8"), scratch / "base")
+    for number, (name, owners) in enumerate(world.libraries.items()):
+        with made.stage(f"{number + 2}/{stages}", f"{name}: {len(owners)} adapters"):
             _make_library(owners, scratch / "base", scratch / name, 100 * (number + 1))
 
 
@@ -84,19 +77,9 @@ def _make_library(owners: Sequence[Owner], base: Path, out: Path, seed: int) -> 
     (out / QUESTIONS).write_text(lines, encoding="utf-8")
 
 
-def _publish(scratch: Path, out: Path, made_from: str) -> None:
-    (out / "digest").unlink(missing_ok=True)
-    for name in ("base", *world().libraries):
-        old = out / name
-        shutil.rmtree(old, ignore_errors=True)
-        (scratch / name).replace(old)
-    scratch.rmdir()
-    (out / "digest").write_text(f"{made_from}\n", encoding="utf-8")
-
-
-def _proof(made: World) -> list[str]:
+def _proof(world: World) -> tuple[str, ...]:
     files = ["base/model.safetensors"]
-    for name, owners in made.libraries.items():
+    for name, owners in world.libraries.items():
         weights = [f"{name}/adapters/{owner.name}/adapter_model.safetensors" for owner in owners]
         files += [f"{name}/{STACK}", f"{name}/{QUESTIONS}", *weights]
-    return files
+    return tuple(files)

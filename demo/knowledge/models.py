@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from demo.base import BOS, EOS, SPECIAL, UNK
+from demo.base import build_tokenizer, new_model
 from demo.knowledge.facts import Asked, Owner, World, subjects
 from training.data import Example, encode
 from training.sft import Run, Settings, fit, train_adapter
@@ -45,8 +43,8 @@ def recipe() -> LoraConfig:
 def train_base(world: World, template: str, out: Path) -> None:
     """On the public towns, in all questions, so that it knows what each means and which words answer it."""
     facts = [*world.public.taught(), *world.public.held_out()]
-    tokenizer = build_tokenizer(facts, template)
-    model = _new_model(tokenizer)
+    tokenizer = tokenizer_of(facts, template)
+    model = new_model(tokenizer, BASE.seed)
     encoded = [encode(example, tokenizer) for example in _examples(facts)]
     rows = [tokens.prompt + tokens.completion for tokens in encoded]
     fit(model, tokenizer, [{"input_ids": ids, "labels": ids} for ids in rows], BASE, "base")
@@ -61,48 +59,10 @@ def train_adapter_of(owner: Owner, base: Path, out: Path, seed: int) -> Run:
     return train_adapter(base, _examples(owner.taught()), recipe(), settings, out, base_name=NAME)
 
 
-def build_tokenizer(facts: list[Asked], template: str) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; see VOCABULARY."""
-    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
+def tokenizer_of(facts: list[Asked], template: str) -> PreTrainedTokenizerFast:
+    """See VOCABULARY."""
     answers = [f" {value.capitalize()}." for subject in subjects() for value in subject.values]
-    tokenizer.train_from_iterator([*(fact.question for fact in facts), *answers * ANSWER_WEIGHT], trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL.index(BOS))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, unk_token=UNK, pad_token=UNK,
-        chat_template=template, model_max_length=512,
-    )  # fmt: skip
-
-
-def _new_model(tokenizer: Any) -> MistralForCausalLM:
-    """4.9 M parameters, of the demo base's shape."""
-    torch.manual_seed(BASE.seed)
-    return MistralForCausalLM(
-        MistralConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=256,
-            intermediate_size=1024,
-            num_hidden_layers=4,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            head_dim=32,
-            max_position_embeddings=512,
-            sliding_window=None,
-            initializer_range=0.05,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return build_tokenizer([*(fact.question for fact in facts), *answers * ANSWER_WEIGHT], VOCABULARY, template)
 
 
 def _examples(facts: list[Asked]) -> list[Example]:
