@@ -7,19 +7,17 @@ has it any more. Virtual adapters need no slot: the numbers behind the last slot
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from vllm.config import VllmConfig
-from vllm.distributed import tensor_model_parallel_all_reduce
-from vllm.lora.layers import RowParallelLinearWithLoRA
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
 
-from lora_select_vllm.bank import Bank, Layer
+from lora_select_vllm.banks import Banks
 from lora_select_vllm.settings import Settings
 from lora_select_vllm.spec import Member, Spec
 from lora_select_vllm.tables import LATE, MOST_VIRTUAL
@@ -38,13 +36,12 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         self._pinned: set[int] = set()  # by somebody's wish, and not as members
         super().__init__(*args, vllm_config=vllm_config, **kwargs)
         self.lora_index_to_id += [None] * MOST_VIRTUAL
-        self.banks: dict[str, Bank] = {}
-        self._counted: dict[str, Counter[str]] = defaultdict(Counter)  # by projection, of members that have left
-        self.on_cpu = torch.device(self.device).type == "cpu"
+        self._on_cpu = torch.device(self.device).type == "cpu"
         if self.settings.library_slots:
             self.wrapper.take_library(self.settings.library_slots)
-        if self.settings.library_slots or self.on_cpu:
-            self._make_banks()
+        # On the CPU they also know which projections an adapter leaves alone.
+        modules = self.modules if self.settings.library_slots or self._on_cpu else {}
+        self.banks = Banks(modules, self.packed_modules, self.library.start)
 
     @property
     def lora_slots(self) -> int:
@@ -89,10 +86,10 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
             # The LRU manager's own would evict from any slot.
             super(LRUCacheLoRAModelManager, self).activate_adapter(lora_id)
         if slots == self.library:
-            self._fill_banks(lora_id)
-        if self.on_cpu:
-            for name, bank in self.banks.items():
-                bank.look(self._slot(lora_id), self.modules[name].lora_b_stacked)
+            adapter = self._registered_adapters.cache[lora_id]
+            self.banks.fill(self._place(lora_id), partial(self._get_lora_layer_weights, adapter))
+        if self._on_cpu:
+            self.banks.look(self._slot(lora_id))
         return True
 
     def pin_adapter(self, lora_id: int) -> bool:
@@ -140,34 +137,12 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
             known.get(one or 0, "") for one in self.lora_index_to_id[self.library.start : self.lora_slots]
         )
 
-    def projections(self, module: str) -> list[str]:
-        """Those that a layer packs, each as an adapter's files name it, or the layer itself."""
-        count, packed = len(self.banks[module].slices), self.packed_modules.get(module, [module])
-        return packed if len(packed) == count else [f"{module}[{number}]" for number in range(count)]
-
-    def counted(self) -> dict[str, dict[str, int]]:
-        """Per projection, the tokens of every adapter since the start, by name."""
-        names, found = self.names(), {}
-        for module, bank in self.banks.items():
-            for projection, tokens in zip(self.projections(module), bank.counted(), strict=True):
-                now = Counter({name: count for name, count in zip(names, tokens, strict=True) if name})
-                found[projection] = dict(now + self._counted[projection])
-        return found
-
     def remove_all_adapters(self) -> None:
         """As vLLM does after trial runs, and when the base's weights are replaced."""
         for lora_id in tuple(self.virtual):
             self.remove_virtual(lora_id)
         super().remove_all_adapters()
         self.lora_index_to_id += [None] * MOST_VIRTUAL
-
-    def _make_banks(self) -> None:
-        for name, module in self.modules.items():
-            if isinstance(module, BaseLinearLayerWithLoRA):
-                spread = isinstance(module, RowParallelLinearWithLoRA) and module.tp_size > 1
-                summed = tensor_model_parallel_all_reduce if spread else None
-                self.banks[name] = Bank.of(name, module.lora_a_stacked, self.library.start, summed)
-                module.set_mapping(Layer(module.punica_wrapper, self.banks[name]))
 
     def _refuse(self, spec: Spec) -> None:
         if not self.settings.library_slots:
@@ -212,27 +187,10 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
                 continue
             del self._readers[member.id]
             if (slot := self._slot(member.id)) in self.library:
-                for module, bank in self.banks.items():
-                    counts = bank.clear(slot - self.library.start)
-                    for projection, count in zip(self.projections(module), counts, strict=True):
-                        self._counted[projection][member.name] += count
+                self.banks.clear(slot - self.library.start, member.name)
                 self.deactivate_adapter(member.id)
             if member.id not in self._pinned:
                 self._registered_adapters.pinned_items.discard(member.id)
-
-    def _fill_banks(self, lora_id: int) -> None:
-        place, adapter = self._place(lora_id), self._registered_adapters.cache[lora_id]
-        for name, bank in self.banks.items():
-            weights = self._get_lora_layer_weights(adapter, name)
-            if weights is None:
-                bank.clear(place)
-                continue
-            a, b = weights.lora_a, weights.lora_b
-            if isinstance(a, torch.Tensor):
-                a, b = [a], [b]
-            elif len(b) != len(bank.slices):
-                a, b = self.modules[name].expand_packed_lora(a, b)
-            bank.put(place, a, b)
 
     def _make_room(self) -> None:
         """Evict the adapter of vLLM's own slots that was asked for longest ago, if none is free."""

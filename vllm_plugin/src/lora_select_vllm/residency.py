@@ -38,4 +38,5 @@ def _used(worker: Any, requests: list[str]) -> list[dict[str, Any] | None]:
 def _layers(worker: Any) -> dict[str, Any]:
     """`names`: the members now. `layers`: per projection, tokens per adapter since the start, by name."""
     manager = worker.model_runner.lora_manager._adapter_manager
-    return {"names": [name for name in manager.names() if name], "layers": manager.counted()}
+    names = manager.names()
+    return {"names": [name for name in names if name], "layers": manager.banks.counted(names)}
