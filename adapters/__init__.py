@@ -1,13 +1,13 @@
 """`load(path) -> Stack`: adapters.yaml, validated once into frozen types that everything else is given."""
 
 from adapters.door import MANAGER, RESTRICTED, socket_file
-from adapters.fields import ClassifierName
+from adapters.fields import ClassifierName, Name
 from adapters.labels import DATA_FREE, Label, label, labels
-from adapters.load import load, named_adapter
+from adapters.load import explain, load, named_adapter, read_yaml
 from adapters.ports import check_port
 from adapters.save import check_writable, drop_adapter, save_adapter
 from adapters.schema import AUTO, BASE, RESERVED, ConfigError, Ref, Stack, path_key, split
-from adapters.sections import ADMIN, Adapter, Base, Calibration, Engine, Key, Lag, Router, Ui
+from adapters.sections import ADMIN, Adapter, Base, Calibration, Engine, Key, Lag, Part, Router, Sampling, Tags, Ui
 
 __all__ = [
     "ADMIN",
@@ -26,18 +26,24 @@ __all__ = [
     "Key",
     "Label",
     "Lag",
+    "Name",
+    "Part",
     "Ref",
     "Router",
+    "Sampling",
     "Stack",
+    "Tags",
     "Ui",
     "check_port",
     "check_writable",
     "drop_adapter",
+    "explain",
     "label",
     "labels",
     "load",
     "named_adapter",
     "path_key",
+    "read_yaml",
     "save_adapter",
     "socket_file",
     "split",

@@ -27,10 +27,17 @@ SECRET = {("router", "keys"), ("router", "admin_key"), ("router", "limits_storag
 def load(path: str | Path) -> Stack:
     """Read and validate a stack. Raises ConfigError in one line; touches no model and no network."""
     file = Path(path)
+    data = read_yaml(file, Stack, "; give one with --config")
+    # A section whose keys are all commented out reads as null: its defaults are meant.
+    return checked(file, {key: part for key, part in data.items() if part is not None})
+
+
+def read_yaml(file: Path, root: Model, advice: str = "") -> dict[str, Any]:
+    """A file's mapping, to become a `root`. Raises ConfigError in one line, with `advice` where it is missing."""
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file; give one with --config") from None
+        raise ConfigError(f"{file}: no such file{advice}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     except yaml.MarkedYAMLError as error:
@@ -39,11 +46,10 @@ def load(path: str | Path) -> Stack:
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{file}: expected a mapping with the keys {', '.join(_keys(Stack))}")
+        raise ConfigError(f"{file}: expected a mapping with the keys {', '.join(_keys(root))}")
     if "file" in data:
-        raise ConfigError(_unknown(file, ("file",)))
-    # A section whose keys are all commented out reads as null: its defaults are meant.
-    return checked(file, {key: part for key, part in data.items() if part is not None})
+        raise ConfigError(_unknown(file, ("file",), root))
+    return data
 
 
 def checked(file: Path, parts: Mapping[str, Any]) -> Stack:
@@ -51,7 +57,7 @@ def checked(file: Path, parts: Mapping[str, Any]) -> Stack:
     try:
         return Stack(**{**parts, "file": file})
     except ValidationError as error:
-        raise ConfigError(_explain(file, error)) from None
+        raise ConfigError(explain(file, error)) from None
 
 
 def named_adapter(fields: dict[str, Any]) -> tuple[str, Adapter]:
@@ -62,7 +68,7 @@ def named_adapter(fields: dict[str, Any]) -> tuple[str, Adapter]:
     try:
         named = _Named(**fields)
     except ValidationError as error:
-        raise ConfigError(_explain(Path("the request"), error, _Named)) from None
+        raise ConfigError(explain(Path("the request"), error, _Named)) from None
     return named.name, Adapter(**named.model_dump(exclude={"name"}))
 
 
@@ -97,7 +103,8 @@ def _keys(part: Model) -> list[str]:
     return [key for key in part.model_fields if key != "file"]
 
 
-def _explain(file: Path, error: ValidationError, root: Model = Stack) -> str:
+def explain(file: Path, error: ValidationError, root: Model = Stack) -> str:
+    """The first thing that is wrong, in one line: file, key, what would be valid, what was got."""
     found = error.errors(include_url=False)
     # Of a union, the type that the value seems meant for says more than "should be a string".
     first = next(

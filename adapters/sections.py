@@ -195,11 +195,14 @@ class Sampling(Part):
     top_p: Finite | None = None
 
 
+Tags = Mapping[Name, Annotated[tuple[Name, ...], Listed, Field(min_length=1)]]
+
+
 class Adapter(Part):
     path: str = Field(min_length=1)
     versions: Mapping[Name, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     label: str | None = Field(default=None, pattern=r"\w")
-    tags: Mapping[Name, Annotated[tuple[Name, ...], Listed, Field(min_length=1)]] = {}
+    tags: Tags = {}
     system_prompt: str | None = Field(default=None, min_length=1)
     sampling: Sampling = Sampling()
     allow_pickle: bool = False
