@@ -56,7 +56,7 @@ class Recipe(Part):
     domain: str = Field(min_length=1)
     label: str | None = Field(default=None, pattern=r"\w")
     language: str = Field(default="en", min_length=2)
-    tags: Tags = {}
+    tags: Tags = Field(default={})
     system_prompt: str | None = None
     sampling: Sampling = Sampling()
     data: Data
