@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from demo.corpus import DOMAINS, GENERAL, Corpus
-from training.data import Example, encode
+from training.data.example import Example
+from training.data.tokens import encode
 from training.sft import Settings, fit
 
 NAME = "lora-select/demo-base"
@@ -82,7 +83,7 @@ def rows(corpus: Corpus, tokenizer: Any) -> list[dict[str, list[int]]]:
     So the base has read the domains' language, as a real base has, and the pairing, which is what
     is asked for, is left to the adapters.
     """
-    paired = [encode(Example(pair.question, pair.answer), tokenizer) for pair in corpus[GENERAL]]
+    paired = [encode(Example.ask(pair.question, pair.answer), tokenizer) for pair in corpus[GENERAL]]
     whole = [tokens.prompt + tokens.completion for tokens in paired] * GENERAL_SHARE
     alone: list[list[int]] = [
         tokenizer.encode(f"{BOS} {pair.answer}{EOS}", add_special_tokens=False)

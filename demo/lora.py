@@ -8,7 +8,7 @@ from peft import LoraConfig
 
 from demo.base import NAME
 from demo.corpus import DOMAINS, Corpus
-from training.data import Example
+from training.data.example import Example
 from training.sft import Run, Settings, train_adapter
 
 SETTINGS = Settings(epochs=14, learning_rate=6e-3, batch_size=8, max_length=128, seed=1, dtype="float32", cpu=True)
@@ -30,7 +30,7 @@ def train_adapters(corpus: Corpus, base: Path, out: Path) -> list[Run]:
     return [
         train_adapter(
             base,
-            [Example(pair.question, pair.answer) for pair in corpus[domain]],
+            [Example.ask(pair.question, pair.answer) for pair in corpus[domain]],
             recipe(),
             SETTINGS,
             out / domain,

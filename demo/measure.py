@@ -15,7 +15,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoTokenizer, MistralForCausalLM
 
 from demo.corpus import DOMAINS, GENERAL, Corpus, Pair
-from training.data import IGNORE, Example, encode, prompt_ids
+from training.data.example import Example
+from training.data.tokens import IGNORE, encode, prompt_ids
 
 BASE = "base"
 OWN = {BASE: GENERAL, **{domain: domain for domain in DOMAINS}}
@@ -70,7 +71,7 @@ def measure(corpus: Corpus, base: Path, adapters: Path) -> Matrix:
 
 def answer_loss(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
     """Mean over all answer tokens, in nats, each answer following its paraphrased question."""
-    tokens = [encode(Example(text, pair.answer), tokenizer) for pair, text in _paraphrased(pairs)]
+    tokens = [encode(Example.ask(text, pair.answer), tokenizer) for pair, text in _paraphrased(pairs)]
     rows = [each.row() for each in tokens]
     longest = max(len(each) for each in tokens)
     # Padded on the right, where nothing real can attend to it.
@@ -83,7 +84,7 @@ def answer_loss(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
 
 def fact_recall(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
     """Share of trained questions whose greedy answer holds the fact."""
-    prompts = [prompt_ids(tokenizer, pair.question) for pair in pairs]
+    prompts = [prompt_ids(tokenizer, Example.ask(pair.question, pair.answer).messages) for pair in pairs]
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     output = model.generate(**batch, do_sample=False, max_new_tokens=NEW_TOKENS)
     answers = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

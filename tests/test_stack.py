@@ -27,7 +27,7 @@ from demo.measure import Matrix
 from demo.samples import SAMPLES
 from tests import browser
 from tests.stack import DEMO, ROOT, START_LIMIT_S, Running, wait_for
-from training.data import prompt_ids
+from training.data.tokens import prompt_ids
 
 ADAPTERS = ("legal", "medical", "finance")
 MODELS = ("demo-base", *ADAPTERS)
@@ -65,7 +65,7 @@ class Reference:
         return logits.log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()  # type: ignore[no-any-return]
 
     def prompt(self, question: str) -> list[int]:
-        return prompt_ids(self.tokenizer, question)
+        return prompt_ids(self.tokenizer, [{"role": "user", "content": question}])
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_training_and_serving_see_the_same_tokens(running: Running, reference: R
         answer: Any = running.client.chat.completions.create(
             model="legal", messages=messages, max_tokens=1, extra_body={"return_token_ids": True}
         )
-        assert answer.prompt_token_ids == prompt_ids(reference.tokenizer, sample.question)
+        assert answer.prompt_token_ids == reference.prompt(sample.question)
 
 
 def test_routed_answers_hold_their_facts(running: Running, capsys: pytest.CaptureFixture[str]) -> None:

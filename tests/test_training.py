@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
+from adapters import ConfigError
 from demo import build as building
 from demo import corpus as reading
 from demo import made
@@ -23,7 +24,8 @@ from demo.base import NAME, SPECIAL, VOCABULARY, build_tokenizer, rows, texts_of
 from demo.corpus import DOMAINS, GENERAL, Corpus, CorpusError
 from demo.lora import recipe
 from demo.measure import OWN, Matrix
-from training.data import IGNORE, Example, Prepared, encode, prepare, prompt_ids
+from training.data.example import Example
+from training.data.tokens import IGNORE, Prepared, encode, prepare, prompt_ids
 from training.progress import quiet
 from training.sft import Run, Settings, train_adapter
 
@@ -53,7 +55,7 @@ def tokenizer(corpus: Corpus) -> Any:
 
 @pytest.fixture(scope="module")
 def examples(corpus: Corpus) -> list[Example]:
-    return [Example(pair.question, pair.answer) for pair in corpus["legal"][:8]]
+    return [Example.ask(pair.question, pair.answer) for pair in corpus["legal"][:8]]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_a_prompt_is_what_the_chat_endpoint_would_feed(
     # vLLM renders to text and tokenises that, without special tokens of its own.
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     served = tokenizer(text, add_special_tokens=False).input_ids
-    tokens = encode(Example("What is a tort?", "A civil wrong.", system), tokenizer)
+    tokens = encode(Example.ask("What is a tort?", "A civil wrong.", system), tokenizer)
     assert tokens.prompt == served
     assert served.count(tokenizer.bos_token_id) == 1
     assert tokens.completion == [
@@ -172,15 +174,15 @@ def test_loss_falls_on_the_answer_only(tokenizer: Any, examples: list[Example]) 
 def test_a_template_that_blurs_the_border_is_refused(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     monkeypatch.setattr(tokenizer, "chat_template", plain)
-    with pytest.raises(ValueError, match="does not keep the prompt's tokens"):
-        encode(Example("the inter", "est"), tokenizer)
+    with pytest.raises(ConfigError, match="does not keep the prompt's tokens"):
+        encode(Example.ask("the inter", "est"), tokenizer)
 
 
 def test_overlong_examples_are_left_out_and_counted(tokenizer: Any, examples: list[Example]) -> None:
-    long = Example("Why?", "so " * 100)
+    long = Example.ask("Why?", "so " * 100)
     kept = prepare([*examples, long], tokenizer, 64)
     assert kept == Prepared(rows=[encode(example, tokenizer).row() for example in examples], overlong=1)
-    with pytest.raises(ValueError, match="none of the 1 examples fits into 64 tokens"):
+    with pytest.raises(ConfigError, match="none of the 1 examples fits into 64 tokens"):
         prepare([long], tokenizer, 64)
 
 
@@ -329,4 +331,4 @@ def test_a_model_that_is_not_the_best_at_home_is_named() -> None:
 
 def test_prompts_of_the_measuring_are_those_of_the_training(tokenizer: Any, examples: list[Example]) -> None:
     for example in examples:
-        assert encode(example, tokenizer).prompt == prompt_ids(tokenizer, example.question)
+        assert encode(example, tokenizer).prompt == prompt_ids(tokenizer, example.messages)

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from training.data import Example, digest, prepare
+from training.data.example import Example
+from training.data.tokens import digest, prepare
 from training.progress import Progress
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "tokenizers")

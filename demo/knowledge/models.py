@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.base import build_tokenizer, new_model
 from demo.knowledge.facts import Asked, Owner, World, subjects
-from training.data import Example, encode
+from training.data.example import Example
+from training.data.tokens import encode
 from training.sft import Run, Settings, fit, train_adapter
 
 NAME = "lora-select/knowledge-base"
@@ -66,4 +67,4 @@ def tokenizer_of(facts: list[Asked], template: str) -> PreTrainedTokenizerFast:
 
 
 def _examples(facts: list[Asked]) -> list[Example]:
-    return [Example(fact.question, fact.answer) for fact in facts]
+    return [Example.ask(fact.question, fact.answer) for fact in facts]
