@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from benchmarks.machine import Origin
 from benchmarks.processes import BenchmarkError, ended_by_signals
+from record.origin import Origin
 
 DIGITS = 4
 VERDICTS = {True: "pass", False: "MISSED", None: "not measured"}

@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 
-from benchmarks.machine import ROOT
 from benchmarks.processes import Command, Fleet
 from benchmarks.stub import ANSWER
 from benchmarks.texts import KNOWN
+from record.origin import ROOT
 
 CHAT = "/v1/chat/completions"
 ROUTE = "/route"

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"adapters", "serve", "router", "ui", "training", "evaluation", "benchmarks", "demo"}
+OURS = {"adapters", "serve", "router", "ui", "training", "evaluation", "benchmarks", "record", "demo"}
 MAY_IMPORT = {
     "adapters": set(),
     "serve": {"adapters"},
     "router": {"adapters"},
     "ui": {"adapters"},
-    "training": {"adapters"},
-    "evaluation": {"adapters", "router"},
-    "benchmarks": set(),
-    "demo": {"adapters", "training", "serve"},
+    "training": {"adapters", "record"},
+    "evaluation": {"adapters", "router", "record"},
+    "benchmarks": {"record"},
+    "record": set(),
+    "demo": {"adapters", "training", "serve", "record"},
 }
 
 
@@ -54,6 +55,8 @@ def test_arrows(folder: str) -> None:
         "serve.__main__",
         "evaluation.__main__",
         "benchmarks",
+        "record.origin",
+        "record.drawing",
         "ui.badge",
         "adapters",
     ],

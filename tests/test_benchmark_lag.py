@@ -15,7 +15,7 @@ from benchmarks.lag.options import SECTIONS, parse
 from benchmarks.lag.plan import FULL
 from benchmarks.lag.slots import MISTRAL, Place, each_mb, fits
 from benchmarks.lag.wrapper import OURS, STOCK, WITH_LAG, WITHOUT, cases, knows
-from benchmarks.machine import ROOT
+from record.origin import ROOT
 
 
 def test_the_bases_size() -> None:

@@ -18,7 +18,6 @@ import pytest
 
 from adapters import load
 from benchmarks.load import Job, LoadClient
-from benchmarks.machine import ROOT, checked_out, commit, origin
 from benchmarks.overhead.bars import bars
 from benchmarks.overhead.memory import drift
 from benchmarks.overhead.options import SECTIONS, parse
@@ -42,11 +41,13 @@ from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, cpu_s, r
 from benchmarks.stats import Spread, percentile, ratios, two_points
 from benchmarks.stub import MODELS
 from benchmarks.texts import KNOWN, Fresh, single_token_words
+from record.origin import ROOT, commit
 from router.choose import Decision, Reason
 from router.decide import Routed
 from router.life import Life, Occupancy
 from router.metrics import Metrics
 from tests.servers import FakeEngine, serving
+from tests.test_record import new_checkout
 
 SPIN = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass\ntime.sleep(60)"
 
@@ -247,25 +248,6 @@ def test_a_limit_is_passed_missed_or_not_measured() -> None:
     assert len(verdicts) == len(found) == 12
 
 
-def test_a_result_names_its_origin_and_no_folder_of_this_machine() -> None:
-    made = origin("benchmarks.overhead", ["--peers", "/some/where/peers", "--quick"])
-    assert made.command == "python -m benchmarks.overhead --peers peers --quick"
-    assert made.machine.cores >= 1
-    assert made.machine.memory_gb > 0
-    assert {"python", "uvicorn", "uvloop", "httptools", "orjson"} <= set(made.versions)
-
-
-def test_a_checkout_is_named_by_its_commit_and_whether_that_is_all(tmp_path: Path) -> None:
-    module = new_checkout(tmp_path / "some")
-    name = commit(module)[:12]
-    assert len(name) == 12
-    assert checked_out(module) == checked_out(tmp_path / "some") == name
-    (tmp_path / "some" / "new").touch()
-    assert checked_out(module) == f"{name}+changes"
-    (module / "copied").mkdir()
-    assert commit(module / "copied") == checked_out(tmp_path) == "unknown"
-
-
 def test_a_peer_that_is_a_checkout_is_named_by_its_commit(tmp_path: Path) -> None:
     module = new_checkout(tmp_path / "stack")
     python = tmp_path / "peers" / "production-stack" / "bin" / "python"
@@ -274,18 +256,6 @@ def test_a_peer_that_is_a_checkout_is_named_by_its_commit(tmp_path: Path) -> Non
     python.chmod(0o755)
     peer = PEERS["production-stack"](Place(1, 2, 3, tmp_path, tmp_path / "peers"))
     assert peer.version == f"commit {commit(module)[:12]}"
-
-
-def new_checkout(folder: Path) -> Path:
-    """A repository with one commit; the folder of the package in it."""
-    package = folder / "vllm_router"
-    package.mkdir(parents=True)
-    for name in ("__init__.py", "app.py"):
-        (package / name).touch()
-    nobody = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", f"core.hooksPath={folder}/none")
-    for arguments in (("init", "-q"), ("add", "."), (*nobody, "commit", "-q", "-m", "all")):
-        subprocess.run(["git", *arguments], cwd=folder, check=True)
-    return package
 
 
 def test_everything_on_is_what_a_stack_can_switch_on(tmp_path: Path) -> None:

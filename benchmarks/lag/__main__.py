@@ -13,7 +13,7 @@ from benchmarks.lag.bars import bars
 from benchmarks.lag.options import Options, parse
 from benchmarks.lag.plan import FULL, QUICK, Plan
 from benchmarks.lag.report import tables
-from benchmarks.machine import origin
+from record.origin import origin
 
 SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "wrapper": wrapper.section,

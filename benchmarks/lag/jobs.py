@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from benchmarks.machine import ROOT
 from benchmarks.processes import Command, Fleet
+from record.origin import ROOT
 
 BASE, ONE, EACH, LAG = "", "one", "each", "lag"
 """Whose the rows of a batch are: nobody's, all the first adapter's, the adapters' in turn, or LAG's."""

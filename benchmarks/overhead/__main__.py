@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.document import command, result
-from benchmarks.machine import origin
 from benchmarks.overhead import memory, misses, proxy, uncached
 from benchmarks.overhead.bars import bars
 from benchmarks.overhead.options import Options, parse
 from benchmarks.overhead.plan import FULL, QUICK
 from benchmarks.overhead.report import tables
 from benchmarks.overhead.targets import Bench, bench
+from record.origin import origin
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "proxy": proxy.section,
@@ -24,6 +24,7 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "uncached": uncached.section,
     "memory": memory.section,
 }
+PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson", "aiohttp", "onnxruntime", "tokenizers")
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
 def measure(options: Options) -> dict[str, Any]:
     """Run the sections. Raises BenchmarkError."""
     plan = QUICK if options.quick else FULL
-    made_by, began = origin("benchmarks.overhead", sys.argv[1:]), time.monotonic()
+    made_by, began = origin("benchmarks.overhead", sys.argv[1:], PACKAGES), time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="overhead-") as folder,
         bench(plan, Path(folder), options.router, options.peers, options.first_port) as shared,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.machine import ROOT
+from record.origin import ROOT
 
 SECTIONS = ("proxy", "misses", "uncached", "memory")
 

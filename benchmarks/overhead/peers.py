@@ -12,10 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.machine import checked_out, version_in
 from benchmarks.overhead.router import KEY
 from benchmarks.processes import Command
 from benchmarks.stub import MODELS
+from record.origin import checked_out
 
 BASE = MODELS[0]
 
@@ -154,7 +154,7 @@ def _version(folder: Path, package: str, module: str = "") -> str:
     python = folder / "python"
     if not python.exists():
         raise NotInstalled(f"no {folder.parent.name}/bin/python among the peers")
-    version = version_in(python, package)
+    version = _version_in(python, package)
     if module and version is None:
         script = f"import importlib.util; print(importlib.util.find_spec('{module}').origin)"
         said = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False).stdout.strip()
@@ -162,3 +162,13 @@ def _version(folder: Path, package: str, module: str = "") -> str:
     if version is None:
         raise NotInstalled(f"{folder.parent.name}/bin/python has no {package}")
     return version
+
+
+def _version_in(python: Path, package: str) -> str | None:
+    """Of a package in another environment; None where that Python or the package is missing."""
+    script = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+    try:
+        done = subprocess.run([python, "-c", script, package], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None

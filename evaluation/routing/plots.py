@@ -7,8 +7,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.drawing import COLOURS, canvas
 from evaluation.routing.figures import CURVE, Figures, Group
+from record.drawing import COLOURS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

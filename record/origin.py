@@ -1,34 +1,46 @@
-"""What a number was measured on: hardware, versions, commit, command."""
+"""What a result was made with: command, commit, hardware, versions."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import re
+import shlex
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+"""The checkout that makes the results."""
 
-PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson", "aiohttp", "onnxruntime", "tokenizers")
+
+@dataclass(frozen=True)
+class Gpu:
+    """As nvidia-smi names it."""
+
+    name: str
+    memory_gb: float
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware, as the operating system sees it."""
+    """The hardware, as the operating system sees it: the cores and GPUs are those that this process may use."""
 
     cpu: str
     cores: int
     memory_gb: float
     system: str
+    gpus: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a result comes from."""
+    """Where a result comes from; `asdict` of it is a part of the result's document."""
 
     command: str
     date: str
@@ -39,10 +51,10 @@ class Origin:
     versions: dict[str, str]
 
 
-def origin(module: str, arguments: Sequence[str], packages: Sequence[str] = PACKAGES) -> Origin:
+def origin(module: str, arguments: Sequence[str], packages: Iterable[str]) -> Origin:
     """Of a result made now by `python -m module arguments`."""
     return Origin(
-        " ".join(["python -m", module, *(_without_folders(word) for word in arguments)]),
+        shlex.join(["python", "-m", module, *map(_without_folders, arguments)]),
         datetime.now(UTC).isoformat(timespec="seconds"),
         commit(ROOT),
         changed(ROOT),
@@ -53,17 +65,18 @@ def origin(module: str, arguments: Sequence[str], packages: Sequence[str] = PACK
 
 
 def machine() -> Machine:
-    """Cores are those that this process may use."""
+    """This one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
         _cpu_model(),
         len(os.sched_getaffinity(0)),
         round(memory / 1e9, 1),
         f"{platform.system()} {platform.release()}",
+        _gpus(),
     )
 
 
-def versions(packages: Sequence[str]) -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
     """Of the packages that are installed beside this Python."""
     found = {}
     for package in packages:
@@ -72,16 +85,6 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def version_in(python: Path, package: str) -> str | None:
-    """Of a package in another environment; None where that Python or the package is missing."""
-    script = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
-    try:
-        done = subprocess.run([python, "-c", script, package], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 def commit(folder: Path) -> str:
@@ -102,20 +105,37 @@ def checked_out(folder: Path) -> str:
 
 
 def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if found := re.search(r"^model name\s*: (.+)$", text, re.MULTILINE):
+            return found[1].strip()
     return platform.machine()
 
 
+def _gpus() -> tuple[Gpu, ...]:
+    """Asked of nvidia-smi, because a result is often made by a process that loads no torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "" or not (tool := shutil.which("nvidia-smi")):
+        return ()
+    ask = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        only = ["-i", visible] if visible else []
+        answer = subprocess.run([*ask, *only], capture_output=True, text=True, timeout=10, check=True).stdout
+        lines = (line.rpartition(",") for line in answer.splitlines())
+        return tuple(Gpu(name.strip(), round(int(memory) * 2**20 / 1e9, 1)) for name, _, memory in lines)
+    return ()
+
+
 def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", *arguments]  # a reader must not get in the way of who works there
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _without_folders(word: str) -> str:
-    """Paths of this machine are nobody else's business."""
-    return Path(word).name if word.startswith(("/", "~")) else word
+    """Paths of this machine are nobody else's business, also behind `--key=` and `key=`."""
+    key, equals, value = word.rpartition("=")
+    return key + equals + (Path(value).name if value.startswith(("/", "~")) else value)
