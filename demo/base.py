@@ -13,7 +13,8 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerF
 from demo.corpus import DOMAINS, GENERAL, Corpus
 from training.data.example import Example
 from training.data.tokens import encode
-from training.sft import Settings, fit
+from training.settings import Settings
+from training.sft import fit
 
 NAME = "lora-select/demo-base"
 """What the adapters' configs call their base; it stands on no hub."""

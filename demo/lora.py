@@ -6,10 +6,11 @@ from pathlib import Path
 
 from peft import LoraConfig
 
+from demo.adapter import train_adapter
 from demo.base import NAME
 from demo.corpus import DOMAINS, Corpus
 from training.data.example import Example
-from training.sft import Run, Settings, train_adapter
+from training.settings import Settings
 
 SETTINGS = Settings(epochs=14, learning_rate=6e-3, batch_size=8, max_length=128, seed=1, dtype="float32", cpu=True)
 
@@ -25,16 +26,8 @@ def recipe() -> LoraConfig:
     )
 
 
-def train_adapters(corpus: Corpus, base: Path, out: Path) -> list[Run]:
+def train_adapters(corpus: Corpus, base: Path, out: Path) -> None:
     """One adapter per domain into `out/<domain>`. Paraphrases stay unseen."""
-    return [
-        train_adapter(
-            base,
-            [Example.ask(pair.question, pair.answer) for pair in corpus[domain]],
-            recipe(),
-            SETTINGS,
-            out / domain,
-            base_name=NAME,
-        )
-        for domain in DOMAINS
-    ]
+    for domain in DOMAINS:
+        examples = [Example.ask(pair.question, pair.answer) for pair in corpus[domain]]
+        train_adapter(base, NAME, examples, recipe(), SETTINGS, out / domain)

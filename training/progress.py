@@ -1,7 +1,8 @@
-"""One tqdm bar per training, with the loss in it, in place of the libraries' own output."""
+"""One tqdm bar per training, with loss and rate in it, in place of the libraries' own output."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import datasets
@@ -15,10 +16,13 @@ class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transform
     def __init__(self, label: str) -> None:
         self.label = label
         self.bar: Any = None
+        self.shown: dict[str, str] = {}
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Open the bar."""
-        self.bar = tqdm(total=state.max_steps, desc=self.label, unit="step", mininterval=0.5)
+        """Open the bar, where a resumed training stands."""
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", mininterval=0.5
+        )
 
     def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Advance by one optimizer step."""
@@ -26,9 +30,12 @@ class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transform
             self.bar.update()
 
     def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
-        """Show the newest loss."""
-        if self.bar is not None and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        """Show the newest losses."""
+        self.shown |= {
+            name: f"{logs[key]:.3f}" for key, name in (("loss", "loss"), ("eval_loss", "held_out")) if key in logs
+        }
+        if self.bar is not None:
+            self.bar.set_postfix(self.shown, refresh=False)
 
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Close the bar, so that what is printed next starts on a line of its own."""
@@ -38,6 +45,8 @@ class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transform
 
 def quiet() -> None:
     """Leave only errors and our own bars: loading and saving a tiny model draws six others."""
+    # It says when it is imported (by peft) which faster kernels it could download.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

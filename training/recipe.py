@@ -43,6 +43,7 @@ class Data(Part):
     system: str | None = None
     samples: Count | None = None
     held_out: float = Field(default=0.1, gt=0, lt=1)
+    compared: Count = 500
     max_answer_tokens: Count | None = None
 
 

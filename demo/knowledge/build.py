@@ -18,9 +18,9 @@ from demo.made import ROOT
 OUT = ROOT / ".models" / "knowledge"
 TEMPLATE = "demo/template.jinja"
 SOURCES = (
-    "demo/base.py", "demo/knowledge/build.py", "demo/knowledge/facts.py", "demo/knowledge/models.py",
-    "demo/knowledge/subjects.jsonl", "demo/made.py", "training/data/example.py", "training/data/tokens.py",
-    "training/sft.py", TEMPLATE,
+    "demo/adapter.py", "demo/base.py", "demo/knowledge/build.py", "demo/knowledge/facts.py",
+    "demo/knowledge/models.py", "demo/knowledge/subjects.jsonl", "demo/made.py", "training/data/example.py", "training/data/tokens.py",
+    "training/settings.py", "training/sft.py", TEMPLATE,
 )  # fmt: skip
 STACK, QUESTIONS = "adapters.yaml", "questions.jsonl"
 
@@ -70,9 +70,9 @@ def _make_library(owners: Sequence[Owner], base: Path, out: Path, seed: int) -> 
     from demo.knowledge.models import train_adapter_of
 
     for number, owner in enumerate(owners, 1):
-        run = train_adapter_of(owner, base, out / "adapters" / owner.name, seed + number)
+        done = train_adapter_of(owner, base, out / "adapters" / owner.name, seed + number)
         progress = f"{number} of {len(owners)}: {owner.name}"
-        print(f"{progress}: loss {run.last_loss:.3f}, {run.seconds:.0f} s", flush=True)
+        print(f"{progress}: loss {done.losses[-1]:.3f}, {done.seconds:.0f} s", flush=True)
     (out / STACK).write_text(yaml.safe_dump(stack(owners), sort_keys=False), encoding="utf-8")
     lines = "".join(f"{json.dumps(row)}\n" for row in questions(owners))
     (out / QUESTIONS).write_text(lines, encoding="utf-8")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from peft import LoraConfig
 from transformers import PreTrainedTokenizerFast
 
+from demo.adapter import train_adapter
 from demo.base import build_tokenizer, new_model
 from demo.knowledge.facts import Asked, Owner, World, subjects
 from training.data.example import Example
 from training.data.tokens import encode
-from training.sft import Run, Settings, fit, train_adapter
+from training.settings import Settings
+from training.sft import Fit, fit
 
 NAME = "lora-select/knowledge-base"
 """What the adapters' configs call their base; it stands on no hub."""
@@ -53,11 +54,11 @@ def train_base(world: World, template: str, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def train_adapter_of(owner: Owner, base: Path, out: Path, seed: int) -> Run:
+def train_adapter_of(owner: Owner, base: Path, out: Path, seed: int) -> Fit:
     """On what it owns alone. First weights differ by `seed`, as those of different authors do."""
     torch.manual_seed(seed)  # PEFT draws them before the trainer sets its seed
-    settings = replace(ADAPTER, seed=seed)
-    return train_adapter(base, _examples(owner.taught()), recipe(), settings, out, base_name=NAME)
+    settings = ADAPTER.model_copy(update={"seed": seed})
+    return train_adapter(base, NAME, _examples(owner.taught()), recipe(), settings, out)
 
 
 def tokenizer_of(facts: list[Asked], template: str) -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""The demo's corpus, the rows made from it, and the path from rows to an adapter on disk."""
+"""The demo's corpus, the rows made from it, and the path from rows to base and adapters on disk."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM
 
 from adapters import ConfigError
 from demo import build as building
 from demo import corpus as reading
 from demo import made
-from demo.base import NAME, SPECIAL, VOCABULARY, build_tokenizer, rows, texts_of
+from demo.adapter import train_adapter
+from demo.base import NAME, SPECIAL, VOCABULARY, rows
 from demo.corpus import DOMAINS, GENERAL, Corpus, CorpusError
 from demo.lora import recipe
 from demo.measure import OWN, Matrix
+from tests.tiny_base import TEMPLATE, tiny_base, tiny_tokenizer
 from training.data.example import Example
 from training.data.tokens import IGNORE, Prepared, encode, prepare, prompt_ids
-from training.progress import quiet
-from training.sft import Run, Settings, train_adapter
+from training.settings import Settings
+from training.sft import Fit
 
-ROOT = Path(__file__).parent.parent
-TEMPLATES = {"production": ROOT / "templates" / "instruct.jinja", "demo": building.TEMPLATE}
+TEMPLATES = {"production": TEMPLATE, "demo": building.TEMPLATE}
 QUICK = Settings(epochs=25, learning_rate=2e-2, batch_size=4, max_length=64, seed=3, dtype="float32", cpu=True)
 
 
@@ -49,8 +49,8 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(corpus: Corpus) -> Any:
-    return build_tokenizer(texts_of(corpus), VOCABULARY, TEMPLATES["production"].read_text(encoding="utf-8"))
+def tokenizer() -> Any:
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +59,14 @@ def examples(corpus: Corpus) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained Mistral of 0.2 M parameters, saved with the demo's tokenizer."""
-    quiet()
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("base")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
-    config = MistralConfig(
-        vocab_size=len(tokenizer), initializer_range=0.2, bos_token_id=1, eos_token_id=2, **sizes, **heads
-    )
-    MistralForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
-def trained(tiny: Path, examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+def trained(tiny: Path, examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> tuple[Fit, Path]:
     out = tmp_path_factory.mktemp("adapters") / "legal"
-    return train_adapter(tiny, examples, recipe(), QUICK, out, base_name=NAME), out
+    return train_adapter(tiny, NAME, examples, recipe(), QUICK, out), out
 
 
 # The corpus
@@ -201,73 +190,37 @@ def test_the_base_never_reads_a_domain_question_or_a_paraphrase(corpus: Corpus, 
 
 
 def test_an_adapter_learns_its_rows_and_peft_loads_it(
-    tiny: Path, trained: tuple[Run, Path], tokenizer: Any, examples: list[Example]
+    tiny: Path, trained: tuple[Fit, Path], tokenizer: Any, examples: list[Example]
 ) -> None:
-    run, out = trained
+    done, out = trained
     base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     before = mean_loss(base, tokenizer, examples)
     after = mean_loss(PeftModel.from_pretrained(base, out).eval(), tokenizer, examples)
     assert after < before - 1
-    assert run.last_loss < run.first_loss - 1
-    assert abs(run.first_loss - before) < 1.5
+    assert done.losses[-1] < done.losses[0] - 1
+    assert abs(done.losses[0] - before) < 1.5
+    assert done.steps == 50
 
 
-def test_an_adapter_folder_holds_what_vllm_and_a_reader_need(
-    tiny: Path, trained: tuple[Run, Path], examples: list[Example]
-) -> None:
-    run, out = trained
-    assert {file.name for file in out.iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "run.json",
-    }
+def test_an_adapter_folder_holds_what_vllm_needs_and_no_path(tiny: Path, trained: tuple[Fit, Path]) -> None:
+    _, out = trained
+    assert {file.name for file in out.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["r"], config["lora_alpha"]) == (NAME, 16, 32)
-    record = json.loads((out / "run.json").read_text())
-    assert str(tiny.parent) not in json.dumps([config, record])
-    assert record["name"] == "legal"
-    assert (record["examples"], record["overlong"]) == (len(examples), 0)
-    assert record["settings"]["learning_rate"] == QUICK.learning_rate
-    assert record["packages"]["torch"] == torch.__version__
-    assert run.steps == 50
+    assert str(tiny.parent) not in json.dumps(config)
 
 
 def test_the_same_seed_gives_the_same_adapter(
-    tiny: Path, trained: tuple[Run, Path], examples: list[Example], tmp_path: Path
+    tiny: Path, trained: tuple[Fit, Path], examples: list[Example], tmp_path: Path
 ) -> None:
     def weights(folder: Path) -> str:
         return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
 
-    train_adapter(tiny, examples, recipe(), QUICK, tmp_path / "same")
-    train_adapter(tiny, examples, recipe(), replace(QUICK, seed=4, epochs=1), tmp_path / "other")
+    train_adapter(tiny, NAME, examples, recipe(), QUICK, tmp_path / "same")
+    other = QUICK.model_copy(update={"seed": 4, "epochs": 1})
+    train_adapter(tiny, NAME, examples, recipe(), other, tmp_path / "other")
     assert weights(tmp_path / "same") == weights(trained[1])
     assert weights(tmp_path / "other") != weights(trained[1])
-
-
-def test_a_base_without_a_chat_template_is_given_the_stacks(
-    tiny: Path, examples: list[Example], tmp_path: Path
-) -> None:
-    """Mistral-7B-v0.1's tokenizer has none."""
-    bare = tmp_path / "bare"
-    shutil.copytree(tiny, bare)
-    (bare / "chat_template.jinja").unlink()
-    quick = replace(QUICK, epochs=1)
-    with pytest.raises(ValueError, match="chat_template is not set"):
-        train_adapter(bare, examples, recipe(), quick, tmp_path / "without")
-    template = (Path(__file__).parent.parent / "templates" / "instruct.jinja").read_text(encoding="utf-8")
-    run = train_adapter(bare, examples, recipe(), quick, tmp_path / "with", chat_template=template)
-    assert run.examples == len(examples)
-
-
-@pytest.mark.parametrize(
-    "extra", [{"use_dora": True}, {"bias": "lora_only"}, {"modules_to_save": ["lm_head"]}], ids=str
-)
-def test_what_vllm_cannot_serve_is_refused_before_training(
-    tmp_path: Path, examples: list[Example], extra: dict[str, Any]
-) -> None:
-    lora = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", **extra)
-    with pytest.raises(ValueError, match=f"plain LoRA only: {next(iter(extra))}"):
-        train_adapter(tmp_path / "no-such-base", examples, lora, QUICK, tmp_path / "out")
 
 
 def mean_loss(model: Any, tokenizer: Any, examples: list[Example]) -> float:
