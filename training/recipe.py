@@ -115,8 +115,9 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged, `columns` and other mappings of a section are replaced."""
-    merged = dict(below)
+    """Sections are merged, `columns` and other mappings of a section are replaced; a base replaces a stack."""
+    other = {"base": "stack", "stack": "base"}
+    merged = {key: value for key, value in below.items() if other.get(key) not in above}
     for key, value in above.items():
         old = merged.get(key)
         sections = key in ("data", "training", "sampling")

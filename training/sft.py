@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from peft import LoraConfig
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback
@@ -20,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from training.guard import Guard, explained
+from training.model import precision, uses_gpu
 from training.progress import Progress
 from training.settings import Settings
 
@@ -109,7 +109,6 @@ def save_adapter(model: Any, base_name: str, out: Path) -> None:
 
 def _arguments(settings: Settings, rows: int, folder: Path, work: Work | None) -> SFTConfig:
     steps = steps_of(settings, rows)
-    gpu = torch.cuda.is_available() and not settings.cpu
     # Measured first, then saved: weights that have diverged since the step's own loss become no checkpoint.
     every = settings.save_steps or max(1, steps // CHECKPOINTS)
     return SFTConfig(
@@ -126,11 +125,10 @@ def _arguments(settings: Settings, rows: int, folder: Path, work: Work | None) -
         weight_decay=settings.weight_decay,
         seed=settings.seed,
         use_cpu=settings.cpu,
-        bf16=gpu and _computes_in(settings, torch.bfloat16),
-        fp16=gpu and _computes_in(settings, torch.float16),
+        **precision(settings),
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=gpu,
+        dataloader_pin_memory=uses_gpu(settings),
         # Every step: a curve that is resumed then has the same points as one that was not.
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -142,12 +140,6 @@ def _arguments(settings: Settings, rows: int, folder: Path, work: Work | None) -
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _computes_in(settings: Settings, dtype: torch.dtype) -> bool:
-    if settings.dtype != "auto":
-        return settings.dtype == str(dtype).removeprefix("torch.")
-    return dtype is (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
 
 
 def _full_precision(model: Any) -> None:

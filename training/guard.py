@@ -1,0 +1,116 @@
+"""What ends a training: each cause told in one line, with the last good checkpoint and what to change."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from training.errors import Stopped
+from training.settings import Settings
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM_WORDS = re.compile(
+    r"no space left|disk quota exceeded|file too large|PytorchStreamWriter failed|os error 2[78]", re.I
+)
+NO_MEMORY_WORDS = re.compile(r"out of memory|can't allocate memory|not enough memory", re.I)
+
+
+class Guard(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Ends a training that has diverged, before its weights take a good checkpoint's place."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
+        """A step's loss, and before a step is saved that of held-out rows with its new weights. Raises Stopped."""
+        for key, of in (("loss", "the loss"), ("eval_loss", "the loss on held-out rows")):
+            if key in logs and not math.isfinite(logs[key]):
+                raise Stopped(
+                    f"step {state.global_step}: {of} is {logs[key]}: the training diverged; "
+                    f"{last_good(self._folder)}; a lower training.learning_rate, or more training.warmup, may help"
+                )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Those that can be gone on from, the newest last: the Trainer writes its state after all else."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(filter(_whole, found), key=_number)
+
+
+def last_good(folder: Path) -> str:
+    """In words, for a message."""
+    found = checkpoints(folder)
+    return f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
+
+
+@contextmanager
+def explained(settings: Settings, folder: Path) -> Iterator[None]:
+    """Raises Stopped where memory or the disk is full; other errors are nobody's fault but the code's."""
+    try:
+        yield
+    except Exception as error:
+        if _is_memory(error):
+            raise Stopped(f"out of memory: {lower(settings)}; {last_good(folder)}") from error
+        if _is_disk(error):
+            _drop_partial(folder)
+            raise Stopped(
+                f"no room left to write in {folder}: free some, and go on with --resume; {last_good(folder)}"
+            ) from error
+        raise
+
+
+def lower(settings: Settings) -> str:
+    """Which setting to change when memory is short, the cheapest first."""
+    if settings.batch_size > 1:
+        half = settings.batch_size // 2
+        return (
+            f"set training.batch_size to {half} (is {settings.batch_size}), and training.accumulate to "
+            f"{-(-settings.batch_size * settings.accumulate // half)} for steps of the same size"
+        )
+    if not settings.checkpointing:
+        return "set training.checkpointing to true"
+    if settings.quantization != "nf4":
+        return "set training.quantization to nf4"
+    return f"set training.max_length below {settings.max_length}"
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def _whole(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _drop_partial(folder: Path) -> None:
+    for path in folder.glob("checkpoint-*"):
+        if not _whole(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and bool(NO_MEMORY_WORDS.search(str(error)))
+    )
+
+
+def _is_disk(error: BaseException | None) -> bool:
+    """safetensors and torch tell of a full disk in words alone."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in NO_ROOM) or NO_ROOM_WORDS.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
