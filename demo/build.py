@@ -14,7 +14,7 @@ OUT = ROOT / ".demo"
 TEMPLATE = ROOT / "demo" / "template.jinja"
 SOURCES = (
     *(f"demo/{name}.py" for name in ("adapter", "base", "build", "corpus", "lora", "made", "measure")),
-    *(f"training/{name}.py" for name in ("data/example", "data/tokens", "settings", "sft")),
+    *(f"training/{name}.py" for name in ("compare", "data/example", "data/tokens", "settings", "sft")),
 )
 MADE = ("base", "adapters", "matrix.json")
 """What a build leaves in its folder, beside the digest of its inputs."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoTokenizer, MistralForCausalLM
 
 from demo.corpus import DOMAINS, GENERAL, Corpus, Pair
+from training.compare import answer_losses
 from training.data.example import Example
-from training.data.tokens import IGNORE, encode, prompt_ids
+from training.data.tokens import encode, prompt_ids
 
 BASE = "base"
 OWN = {BASE: GENERAL, **{domain: domain for domain in DOMAINS}}
@@ -71,15 +71,8 @@ def measure(corpus: Corpus, base: Path, adapters: Path) -> Matrix:
 
 def answer_loss(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:
     """Mean over all answer tokens, in nats, each answer following its paraphrased question."""
-    tokens = [encode(Example.ask(text, pair.answer), tokenizer) for pair, text in _paraphrased(pairs)]
-    rows = [each.row() for each in tokens]
-    longest = max(len(each) for each in tokens)
-    # Padded on the right, where nothing real can attend to it.
-    ids = torch.tensor([row["input_ids"] + [0] * (longest - len(row["input_ids"])) for row in rows])
-    labels = torch.tensor([row["labels"] + [IGNORE] * (longest - len(row["labels"])) for row in rows])
-    with torch.inference_mode():
-        logits = model(input_ids=ids).logits
-    return float(cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE))
+    rows = [encode(Example.ask(text, pair.answer), tokenizer).row() for pair, text in _paraphrased(pairs)]
+    return answer_losses(model, rows, batch_size=len(rows)).mean
 
 
 def fact_recall(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> float:

@@ -19,8 +19,8 @@ OUT = ROOT / ".models" / "knowledge"
 TEMPLATE = "demo/template.jinja"
 SOURCES = (
     "demo/adapter.py", "demo/base.py", "demo/knowledge/build.py", "demo/knowledge/facts.py",
-    "demo/knowledge/models.py", "demo/knowledge/subjects.jsonl", "demo/made.py", "training/data/example.py", "training/data/tokens.py",
-    "training/settings.py", "training/sft.py", TEMPLATE,
+    "demo/knowledge/models.py", "demo/knowledge/subjects.jsonl", "demo/made.py",
+    "training/data/example.py", "training/data/tokens.py", "training/settings.py", "training/sft.py", TEMPLATE,
 )  # fmt: skip
 STACK, QUESTIONS = "adapters.yaml", "questions.jsonl"
 
