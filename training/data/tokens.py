@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
@@ -101,5 +101,7 @@ def prepare(
 
 def digest(examples: Sequence[Example]) -> str:
     """Names the training data in a run record; the order counts."""
-    text = json.dumps([asdict(example) for example in examples], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    found = hashlib.sha256()
+    for example in examples:
+        found.update(json.dumps([example.messages, example.answer]).encode())
+    return found.hexdigest()
