@@ -1,12 +1,14 @@
 """`load_recipe(...) -> Recipe`: what to train, on what data, and how; a folder of two files.
 
 A recipe is a folder with `recipe.yaml` and PEFT's own `adapter_config.json`. What recipe.yaml leaves out is read
-from recipes/defaults.yaml, which explains every key. Relative paths are relative to the file that holds them.
+from recipes/defaults.yaml, which explains every key. Relative paths are relative to the file that holds them, and
+those of the command line to the current folder.
 """
 
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +22,10 @@ from training.settings import Count, Settings
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULTS = RECIPES / "defaults.yaml"
 RECIPE, LORA = "recipe.yaml", "adapter_config.json"
+SECTIONS = ("data", "training", "sampling", "lora")
+"""Where a layer changes single keys of what is below it; all other values it replaces."""
+
+COMMAND = "the command line"
 
 Column = Literal["system", "question", "input", "answer", "messages"]
 """What a column of the data can be for; question and input are joined into one user turn."""
@@ -87,14 +93,18 @@ def load_recipe(which: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     if not folder.is_dir():
         raise ConfigError(f"{which}: no such recipe; give a folder with {RECIPE}, or one of {', '.join(names())}")
     file = folder / RECIPE
-    layers = (_anchored(DEFAULTS), {"name": folder.resolve().name}, _anchored(file), changes or {})
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = _merged(merged, layer)
+    own = _read(file)
+    given = _anchored(changes or {}, Path.cwd(), COMMAND)
+    if "file" in given:
+        raise ConfigError(f"{COMMAND}: file: a recipe is named by its folder")
+    merged: dict[str, Any] = {"name": folder.resolve().name, "lora": _lora(folder / LORA)}
+    for layer in (_read(DEFAULTS), own, given):
+        merged = _laid(merged, layer)
     try:
-        return Recipe(**{**merged, "file": file, "lora": _lora(folder / LORA)})
+        return Recipe(**{**merged, "file": file})
     except ValidationError as error:
-        raise ConfigError(explain(file, error, Recipe)) from None
+        from_command = all(_holds(given, fault["loc"]) for fault in error.errors(include_url=False))
+        raise ConfigError(explain(Path(COMMAND) if from_command else file, error, Recipe)) from None
 
 
 def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
@@ -106,37 +116,68 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {pair}: expected KEY=VALUE, such as training.epochs=1")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # the latter of what looks like a date, and is none
             raise ConfigError(f"--set {pair}: not YAML: {str(error).splitlines()[0]}") from None
         for key in reversed(path.split(".")):
             value = {key: value}
-        changes = _merged(changes, value)
+        changes = _deep(changes, value)
     return changes
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged, `columns` and other mappings of a section are replaced; a base replaces a stack."""
+def _deep(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two --set of one section are both meant."""
+    both = {
+        key: value for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)
+    }
+    return {**below, **above, **{key: _deep(below[key], value) for key, value in both.items()}}
+
+
+def _laid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections are laid key by key; of base and stack, naming one takes back the other."""
     other = {"base": "stack", "stack": "base"}
     merged = {key: value for key, value in below.items() if other.get(key) not in above}
     for key, value in above.items():
         old = merged.get(key)
-        sections = key in ("data", "training", "sampling")
-        merged[key] = {**old, **value} if sections and isinstance(old, dict) and isinstance(value, dict) else value
+        if key in SECTIONS and isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = {**old, **value}
+        else:
+            merged[key] = value
     return merged
 
 
-def _anchored(file: Path) -> dict[str, Any]:
-    """A file's keys, its relative paths made absolute: a default stands in another folder than the recipe."""
+def _read(file: Path) -> dict[str, Any]:
+    # A section whose keys are all commented out reads as null: its defaults are meant.
     keys = {key: value for key, value in read_yaml(file, Recipe).items() if value is not None}
+    return _anchored(keys, file.parent, str(file))
+
+
+def _anchored(keys: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]:
+    """Relative paths made absolute: a layer stands in another folder than the recipe."""
+    anchored = dict(keys)
     for section, key in (("", "stack"), ("base", "model"), ("base", "chat_template"), ("data", "source")):
-        part = keys.get(section) if section else keys
-        if isinstance(part, dict) and isinstance(part.get(key), str) and _is_path(file, part[key]):
-            part[key] = str((file.parent / Path(part[key]).expanduser()).resolve())
-    return keys
+        part = anchored if not section else anchored.get(section)
+        if not isinstance(part, dict) or not isinstance(text := part.get(key), str):
+            continue
+        try:
+            if text.startswith((".", "/", "~")) or (folder / text).exists():
+                # Not resolved: files in the hub's cache are links to names without an ending.
+                path = os.path.abspath(folder / Path(text).expanduser())
+                anchored.update({section: {**part, key: path}} if section else {key: path})
+        except (OSError, RuntimeError, ValueError) as error:  # too long a name, ~nobody, a null character
+            name = f"{section}.{key}".lstrip(".")
+            raise ConfigError(f"{where}: {name}: {text[:80]}: {error}") from None
+    return anchored
 
 
-def _is_path(file: Path, text: str) -> bool:
-    return text.startswith((".", "/", "~")) or (file.parent / text).exists()
+def _holds(keys: object, where: Sequence[int | str]) -> bool:
+    """Is it the command line that a fault is about?"""
+    for step in where:
+        if not isinstance(keys, Mapping):
+            return True
+        if step not in keys:
+            return False
+        keys = keys[step]
+    return True
 
 
 def _lora(file: Path) -> dict[str, Any]:
