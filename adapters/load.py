@@ -60,6 +60,14 @@ def checked(file: Path, parts: Mapping[str, Any]) -> Stack:
         raise ConfigError(explain(file, error)) from None
 
 
+def with_adapters(stack: Stack, adapters: Mapping[str, Adapter]) -> Stack:
+    """The stack with these adapters instead of its own.
+
+    Raises ConfigError in the loader's own words for what its file could not say.
+    """
+    return checked(stack.file, {**dict(stack), "adapters": adapters})
+
+
 def named_adapter(fields: dict[str, Any]) -> tuple[str, Adapter]:
     """One adapter as the admin routes are given it: its `name`, and the keys that it has in adapters.yaml.
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from adapters.edit import NotEditable, one_line, put, remove
-from adapters.load import checked, load
+from adapters.load import load, with_adapters
 from adapters.schema import ConfigError, Stack
 from adapters.sections import Adapter
 
@@ -28,7 +28,7 @@ def save_adapter(file: Path, name: str, adapter: Adapter) -> None:
     old, new = before.adapters.get(name), _as_written(adapter)
     if old == adapter:
         return
-    wanted = _with(before, {**before.adapters, name: adapter})
+    wanted = with_adapters(before, {**before.adapters, name: adapter})
 
     def edit(text: str) -> str:
         place = ("adapters", name)
@@ -59,7 +59,7 @@ def drop_adapter(file: Path, name: str) -> None:
     rewrite(
         file,
         lambda text: remove(text, ("adapters", name)),
-        _with(before, left),
+        with_adapters(before, left),
         f"take out by hand: adapters.{name}",
     )
 
@@ -82,6 +82,12 @@ def check_writable(file: Path, why: str) -> None:
     target = file.resolve()
     if not (os.access(target, os.W_OK) and os.access(target.parent, os.W_OK)):
         raise ConfigError(f"{file}: cannot be written, and {why}")
+
+
+def seen_from(file: Path, path: str) -> str:
+    """A folder at or below the file's own, as the file would name it; anything else as it is."""
+    folder, parent = Path(path), file.resolve().parent
+    return f"./{folder.relative_to(parent)}" if folder.is_absolute() and folder.is_relative_to(parent) else path
 
 
 def rewrite(file: Path, edit: Callable[[str], str], wanted: Stack, by_hand: str) -> None:
@@ -127,11 +133,6 @@ def _same(draft: Path, wanted: Stack) -> bool:
     except ConfigError:
         return False
     return found.model_dump(exclude={"file"}) == wanted.model_dump(exclude={"file"})
-
-
-def _with(stack: Stack, adapters: Mapping[str, Adapter]) -> Stack:
-    """Validated, so that what the file could not say is refused with the loader's own words."""
-    return checked(stack.file, {**dict(stack), "adapters": adapters})
 
 
 def _as_written(adapter: Adapter) -> dict[str, Any]:

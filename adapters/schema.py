@@ -172,15 +172,18 @@ class Stack(Part):
         A root is a folder, which stands for everything below it, or a hub id, which stands for itself.
         """
         reference = self.ref(path, "path")
-        for root in self.engine.roots:
-            if reference.folder is None and root in (path, reference.name):
-                return
-            if reference.folder and reference.folder.is_relative_to(self.below(root)):
-                return
+        if reference.folder and self.rooted(reference.folder):
+            return
+        if reference.folder is None and {path, reference.name} & {*self.engine.roots}:
+            return
         roots = ", ".join(self.engine.roots) or "none so far"
         raise self.error(
             "engine.roots", f"{path} is not below any of them ({roots}); add its folder or hub id there"
         )
+
+    def rooted(self, folder: Path) -> bool:
+        """Whether a folder, which need not be there yet, is below one of `engine.roots`."""
+        return any(folder.is_relative_to(self.below(root)) for root in self.engine.roots)
 
     def chat_template(self) -> Path | None:
         """The template's file. Raises ConfigError when it is missing."""

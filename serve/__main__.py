@@ -9,9 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from adapters import ConfigError, Stack, load
+from adapters import ConfigError, ControlError, Stack, load
 from serve import init, manage
-from serve.life.control import ControlError
 from serve.process.supervisor import StartError
 from serve.run import ENGINE, run
 from serve.stack import Plan, check_ports, plan

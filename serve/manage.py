@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from adapters import check_writable, drop_adapter, named_adapter, save_adapter, socket_file
-from serve.life.control import Manage
+from adapters import (
+    ControlError,
+    Manage,
+    check_writable,
+    drop_adapter,
+    named_adapter,
+    save_adapter,
+    seen_from,
+    socket_file,
+)
 
 COLUMNS = ("name", "state", "version", "rank", "slot", "requests", "reason")
 GIVEN = ("label", "system_prompt", "allow_pickle", "sampling", "tags", "versions")
@@ -22,7 +30,11 @@ def main(arguments: Sequence[str]) -> int:
     Raises ControlError where the stack that runs refuses, or none runs; ConfigError for a wish that is wrong.
     """
     told = _arguments(arguments)
-    COMMANDS[told.command](Manage(socket_file(told.run_dir)), told)
+    try:
+        COMMANDS[told.command](Manage(socket_file(told.run_dir)), told)
+    except ControlError as error:
+        advice = "" if error.status else "; start one with python -m serve, or name its --run-dir"
+        raise ControlError(error.status, f"{error}{advice}") from None
     return 0
 
 
@@ -43,7 +55,7 @@ def _add(manage: Manage, told: argparse.Namespace) -> None:
     if told.save:
         file = Path(answer["file"])
         name, adapter = named_adapter(answer["adapter"])
-        save_adapter(file, name, adapter.model_copy(update={"path": _seen_from(file, adapter.path)}))
+        save_adapter(file, name, adapter.model_copy(update={"path": seen_from(file, adapter.path)}))
         print(f"{file}: adapters.{name} is written")
 
 
@@ -118,12 +130,6 @@ class _Pairs(argparse.Action):
         else:
             pairs[key] = value
         setattr(namespace, self.dest, pairs)
-
-
-def _seen_from(file: Path, path: str) -> str:
-    """A folder at or below the file's own, as the file would name it; anything else as it is."""
-    folder, parent = Path(path), file.resolve().parent
-    return f"./{folder.relative_to(parent)}" if folder.is_absolute() and folder.is_relative_to(parent) else path
 
 
 def _table(adapters: Sequence[dict[str, Any]]) -> str:

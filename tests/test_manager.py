@@ -23,6 +23,7 @@ class Scripted:
     """Loads whatever it is asked for, but for what `faults` says of a name; tells what it has done."""
 
     keeps = True
+    max_rank: int | None = None
 
     def __init__(self) -> None:
         self.faults: dict[str, Callable[[], None]] = {}

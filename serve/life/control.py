@@ -1,4 +1,4 @@
-"""The manager's door: HTTP on a unix socket, for `python -m serve list|add|remove|reload` and the router.
+"""The manager's door: HTTP on a unix socket, for whoever has `adapters.Manage` and for the router.
 
 | route | answers |
 |---|---|
@@ -15,10 +15,8 @@ sends `x-lora-select-restricted`: then a path must lie below `engine.roots`.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import socket
 import socketserver
 import threading
 from collections.abc import Callable
@@ -29,21 +27,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from adapters import RESTRICTED, ConfigError, named_adapter, split
+from adapters import RESTRICTED, ConfigError, ControlError, named_adapter, split
 from serve.life.api import EngineError
 from serve.life.loader import Refused, Unknown
 from serve.life.manager import Manager
 
 LARGEST = 1 << 20
 """Bytes of a request's body."""
-
-
-class ControlError(Exception):
-    """An answer other than 200: its status and message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Control(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -168,37 +158,3 @@ def _unknown(path: str) -> Any:
 def _waited(future: Future[Any]) -> Any:
     """A load, a self-test and a drain take their time; whoever asked goes when they like, and the job is done."""
     return future.result()
-
-
-class Manage:
-    """The client of a manager's door. Methods raise ControlError; status 0 where nobody answers."""
-
-    def __init__(self, socket_file: Path) -> None:
-        self._file = socket_file
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One call's decoded answer; waits as long as the work takes."""
-        connection = _UnixConnection(self._file)
-        try:
-            sent = None if body is None else json.dumps(body)
-            connection.request(method, path, sent, {"content-type": "application/json"})
-            answer = connection.getresponse()
-            said = json.loads(answer.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            advice = "start one with python -m serve, or name its --run-dir"
-            raise ControlError(0, f"no stack answers at {self._file} ({error}); {advice}") from None
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise ControlError(answer.status, str(said.get("error", said)))
-        return said
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, file: Path) -> None:
-        super().__init__("localhost")
-        self._file = file
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._file))

@@ -68,6 +68,10 @@ class Loader(Protocol):
 
     keeps: bool
 
+    @property
+    def max_rank(self) -> int | None:
+        """Of an adapter; None: only the engine knows."""
+
     def up(self, base: str) -> bool:
         """Whether the engine can be used."""
 

@@ -98,7 +98,8 @@ class Manager:
     def listed(self) -> dict[str, Any]:
         """All adapters and virtual ones, as JSON, with where their weights are as far as the engine says."""
         told = report.listed(self._table.all(), self._libraries.all(), self._loader.held())
-        return {"file": str(self._stack.file.resolve()), "settled": self._settled, **told}
+        about = {"file": str(self._stack.file.resolve()), "max_rank": self._loader.max_rank}
+        return {**about, "settled": self._settled, **told}
 
     def changes(self, after: int, router: str) -> dict[str, Any]:
         """What may be routed to, once it differs from the generation `after`, which `router` has taken in."""

@@ -27,7 +27,7 @@ class OwnEngine:
 
     def __init__(self, stack: Stack, run_dir: Path, rank_limit: int) -> None:
         """`rank_limit` is the engine's --max-lora-rank."""
-        self._copies, self._rank_limit = run_dir / "adapters", rank_limit
+        self._copies, self.max_rank = run_dir / "adapters", rank_limit
         self._api = EngineApi(stack.engine_url)
         self._longest_s = stack.router.answer_timeout_s
         self._left: dict[Path, float] = {}  # copies of what was unloaded, and since when
@@ -47,7 +47,7 @@ class OwnEngine:
             version = copy.name.rpartition("@")[2]
             if version == known:
                 return Loaded(version)
-            findings, rank = lint_adapter(stack, name, copy, limit=self._rank_limit)
+            findings, rank = lint_adapter(stack, name, copy, limit=self.max_rank)
             if errors := [finding.text for finding in findings if finding.error]:
                 forget(copy)
                 raise Refused("; ".join(errors))

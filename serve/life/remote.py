@@ -19,6 +19,7 @@ class RemoteEngine:
     """Loads and unloads nothing: HTTP from another machine does not allow it, and the files are not here."""
 
     keeps = False
+    max_rank = None
 
     def __init__(self, stack: Stack) -> None:
         self._url = stack.engine_url

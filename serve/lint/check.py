@@ -13,7 +13,7 @@ from serve.lint.finding import Finding, errors
 from serve.lint.peft import LORA_RANKS
 from serve.lint.shape import shape
 
-__all__ = ["Finding", "Report", "lint", "lint_adapter"]
+__all__ = ["Finding", "Report", "lint", "lint_adapter", "lint_base"]
 
 HEAD_LIMIT = 258_048
 """Words in the vocabulary of a base whose head vLLM adapts (lora/layers/logits_processor.py)."""
@@ -36,17 +36,17 @@ class Report:
 def lint(stack: Stack) -> Report:
     """Check base and adapters. Raises ConfigError for a reference that is neither folder nor hub id."""
     stack.chat_template()
-    findings = list(_rank_limit(stack))
+    findings = list[Finding]()
     ranks: dict[str, int] = {}
     base = None
     try:
         if folder := here(stack.base_ref(), "config.json"):
             base = read_json(folder / "config.json", "the base")
-            findings += _base(base)
         else:
             findings.append(_on_the_hub("base.model", stack.base.model))
     except FileError as error:
         findings.append(Finding("base.model", str(error)))
+    findings += lint_base(stack, base)
     for name in stack.adapters:
         found = here(stack.adapter_ref(name), CONFIG)
         if found is None:
@@ -58,6 +58,11 @@ def lint(stack: Stack) -> Report:
             ranks[name] = rank
     findings += library.check(stack, base)
     return Report(tuple(findings), ranks, base)
+
+
+def lint_base(stack: Stack, base: dict[str, Any] | None) -> tuple[Finding, ...]:
+    """What stands in the way of every adapter. `base` is the base's config.json (None: it is not here)."""
+    return (*_rank_limit(stack), *(_base(base) if base else ()))
 
 
 def _on_the_hub(key: str, name: str) -> Finding:

@@ -39,13 +39,26 @@ def lint_adapter(
         config = read_json(folder / CONFIG, "a PEFT adapter")
         if faults := list(peft.problems(config)):
             return tuple(Finding(key, f"{folder}/{CONFIG}: {fault}") for fault in faults), None
-        findings = [Finding(key, fault) for fault in _rank(stack, peft.largest_rank(config), limit)]
+        findings = [Finding(key, fault) for fault in rank_faults(stack, peft.largest_rank(config), limit)]
         findings = findings or list(_weights(stack, name, folder, config, shape(base) if base else None))
     except (FileError, WeightsError) as error:
         return (Finding(key, str(error)),), None
     if not any(finding.error for finding in findings):
         findings += _trained_on(stack, key, config, base)
     return tuple(findings), peft.largest_rank(config)
+
+
+def rank_faults(stack: Stack, rank: int, limit: int | None = None) -> Iterator[str]:
+    """Why an adapter of that rank is not served, if it is not; `limit` as above."""
+    asked = stack.engine_args.get("max-lora-rank")
+    if limit is not None and rank > limit:
+        need = next((allowed for allowed in LORA_RANKS if allowed >= rank), None)
+        advice = f"; set engine.args.max-lora-rank to {need} and start again" if need else ""
+        yield f"rank {rank} is above the running engine's --max-lora-rank, {limit}{advice}"
+    elif isinstance(asked, int) and rank > asked:
+        yield f"rank {rank} is above engine.args.max-lora-rank, {asked}; raise it, or remove that key"
+    elif rank > LORA_RANKS[-1]:
+        yield f"rank {rank} is above vLLM's limit, {LORA_RANKS[-1]}; train with a lower one"
 
 
 def base_config(stack: Stack) -> dict[str, Any] | None:
@@ -78,18 +91,6 @@ def read_json(file: Path, what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise FileError(f"{file} is not a JSON object")
     return data
-
-
-def _rank(stack: Stack, rank: int, limit: int | None) -> Iterator[str]:
-    asked = stack.engine_args.get("max-lora-rank")
-    if limit is not None and rank > limit:
-        need = next((allowed for allowed in LORA_RANKS if allowed >= rank), None)
-        advice = f"; set engine.args.max-lora-rank to {need} and start again" if need else ""
-        yield f"rank {rank} is above the running engine's --max-lora-rank, {limit}{advice}"
-    elif isinstance(asked, int) and rank > asked:
-        yield f"rank {rank} is above engine.args.max-lora-rank, {asked}; raise it, or remove that key"
-    elif rank > LORA_RANKS[-1]:
-        yield f"rank {rank} is above vLLM's limit, {LORA_RANKS[-1]}; train with a lower one"
 
 
 def _weights(

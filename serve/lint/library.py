@@ -88,6 +88,23 @@ def check(stack: Stack, base: Mapping[str, Any] | None) -> Iterator[Finding]:
     yield from _members(stack)
 
 
+def misplaced(stack: Stack, part: str, folder: Path) -> Iterator[Finding]:
+    """What keeps an adapter, whose files are in `folder`, out of the libraries that it is in.
+
+    A classifier that only scores loses nothing with an adapter's head, but has no score of experts.
+    """
+    if not (what := unrouted(folder)):
+        return
+    names = dict.fromkeys(split(one)[0] for one in stack.adapters)
+    for name, lag in stack.lag.items():
+        if any(split(part)[0] in library for library in lag.members(names).values()):
+            yield Finding(f"lag.{name}", f"{part} adapts {what}, which LAG does not route; leave it out")
+    if spectral(stack) and what == EXPERTS:
+        yield Finding(
+            "router.classifier", f"{DATA_FREE} has no score of {what}, which {part} adapts; take another"
+        )
+
+
 def _engine(stack: Stack, whose: str) -> Iterator[Finding]:
     """Its arguments, however vLLM lets them be written: with dots for keys, or by their beginning."""
     for key, value in stack.engine_args.items():
@@ -103,16 +120,6 @@ def _engine(stack: Stack, whose: str) -> Iterator[Finding]:
 
 
 def _members(stack: Stack) -> Iterator[Finding]:
-    """A classifier that only scores loses nothing with an adapter's head, but has no score of experts."""
-    names = dict.fromkeys(split(part)[0] for part in stack.adapters)
     for part in stack.adapters:
-        folder = here(stack.adapter_ref(part), CONFIG)
-        if folder is None or not (what := unrouted(folder)):
-            continue
-        for name, lag in stack.lag.items():
-            if any(split(part)[0] in library for library in lag.members(names).values()):
-                yield Finding(f"lag.{name}", f"{part} adapts {what}, which LAG does not route; leave it out")
-        if spectral(stack) and what == EXPERTS:
-            yield Finding(
-                "router.classifier", f"{DATA_FREE} has no score of {what}, which {part} adapts; take another"
-            )
+        if folder := here(stack.adapter_ref(part), CONFIG):
+            yield from misplaced(stack, part, folder)
