@@ -18,12 +18,13 @@ from training.recipe import Recipe
 Rows = list[dict[str, Any]]
 
 
-def recipe(source: Path | str, **data: Any) -> Recipe:
+def recipe(source: Path | str, system: str | None = None, **data: Any) -> Recipe:
     """Half held out, so that a few rows are enough for two sides."""
     return Recipe(
         file=Path("/recipes/one/recipe.yaml"),
         name="one",
         domain="legal",
+        system_prompt=system,
         data={"source": str(source), "held_out": 0.5, **data},
         lora={"r": 8},
     )

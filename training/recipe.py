@@ -46,7 +46,6 @@ class Data(Part):
     split: str = "train"
     columns: Mapping[Column, str] = {}
     where: Mapping[str, str] = {}
-    system: str | None = None
     samples: Count | None = None
     held_out: float = Field(default=0.1, gt=0, lt=1)
     compared: Count = 500

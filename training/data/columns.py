@@ -63,7 +63,7 @@ class Reader:
 def open_reader(recipe: Recipe, table: Table) -> Reader:
     """By `data.columns`, else by the columns that are there. Raises ConfigError, which names those."""
     roles = _given(recipe, table) if recipe.data.columns else _recognised(recipe, table)
-    return Reader(table, roles, find_habits(table, roles), recipe.data.system)
+    return Reader(table, roles, find_habits(table, roles), recipe.system_prompt)
 
 
 def _given(recipe: Recipe, table: Table) -> Roles:
