@@ -97,10 +97,10 @@ def stage(number: str, what: str) -> Iterator[None]:
 def prepare_torch(threads: int) -> None:
     """Before anything is trained. A sum over another number of threads rounds differently: with `threads` fixed,
     any machine builds the same."""
+    from training.quiet import quiet
+
+    quiet()
     # Imported here: torch takes five seconds, and a build that is up to date needs none of it.
     import torch
 
-    from training.progress import quiet
-
-    quiet()
     torch.set_num_threads(threads)

@@ -24,7 +24,7 @@ from demo.base import build_tokenizer
 from training.errors import Stopped
 from training.export import check_merge, merge
 from training.llamacpp import CONVERTER, FOLDER, Gguf, check_convertible, find_converter, gguf
-from training.progress import quiet
+from training.quiet import quiet
 
 TEMPLATE = (Path(__file__).parent.parent / "templates" / "instruct.jinja").read_text(encoding="utf-8")
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a tort?"}]

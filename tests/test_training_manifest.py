@@ -27,6 +27,7 @@ from training.data.counts import Counts
 from training.manifest import HeldOut, Manifest, file_digest, write_manifest
 from training.plots import draw_loss, smoothed, spread
 from training.recipe import Data, Recipe
+from training.result import Run
 from training.settings import Settings
 from training.words import draft_label, telling, z_score
 
@@ -193,30 +194,35 @@ def made() -> Origin:
     return origin("training", ["demo/gardening", "--out", "/some/where/out"], ["pytest", "no-such-package"])
 
 
-def run(tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    """As training/run.py makes it, of the very types that it is made of."""
+def run(**changes: Any) -> Run:
     recipe = Recipe(
-        file=tmp_path / "recipe.yaml", name="plants", domain="gardening", data=Data(source="rows.jsonl"),
-        tags={"audience": ("patient",)}, sampling=Sampling(max_tokens=200),
+        file=Path("recipe.yaml"), name="plants", domain="gardening", data=Data(source="rows.jsonl"),
+        tags={"audience": ("patient",)}, sampling=Sampling(max_tokens=200), stack="/somewhere/adapters.yaml",
         training=Settings(quantization="nf4", learning_rate=3e-4), lora={"r": 8},
     )  # fmt: skip
-    counts = Counts("gardening.jsonl", 60, 47, 11, 0, 1, 1, 0, 0, {}, ())
-    lora = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
-    keys = {
-        "name": "plants", "label": "gardening, gardening soil", "steps": 3, "seconds": 75.4,
-        "losses": [3.5, 2.0, 1.25], "held_out_losses": [[3, 1.5]], "comparison": held_out(), "said": "",
-        "counts": dataclasses.asdict(counts), "recipe": recipe.model_dump(mode="json", exclude={"file"}),
-        "decides": {"base": "demo-base", "data": "ab12", "lora": lora, "training.seed": 0},
-        "parameters": dataclasses.asdict(Counted(1000, 2000000)), "overlong": 2,
-        "made_with": dataclasses.asdict(made()),
+    keys: dict[str, Any] = {
+        "recipe": recipe, "label": "gardening, gardening soil", "base": "demo-base",
+        "targets": ("q_proj", "v_proj"), "parameters": Counted(1000, 2000000),
+        "counts": Counts("gardening.jsonl", 60, 47, 11, 0, 1, 1, 0, 0, {}, ()), "overlong": 2, "data": "ab12",
+        "steps": 3, "seconds": 75.4, "losses": (3.5, 2.0, 1.25), "held_out_losses": ((3, 1.5),),
+        "comparison": HeldOut(**held_out()), "said": "", "made_with": made(),
+        "decides": {"lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1}},
     }  # fmt: skip
-    found: dict[str, Any] = json.loads(json.dumps({**keys, **changes}))
-    return found
+    return Run(**{**keys, **changes})
 
 
 def card(folder: Path, **changes: Any) -> str:
-    write_card(folder, run(folder, **changes))
+    write_card(folder, run(**changes))
     return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_run_json_holds_all_of_it_and_no_folder(folder: Path) -> None:
+    run().write(folder)
+    found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert found.keys() == {field.name for field in dataclasses.fields(Run)}
+    assert found["recipe"]["stack"] == "adapters.yaml"
+    assert found["losses"] == [3.5, 2.0, 1.25]
+    assert found["comparison"] == held_out()
 
 
 def test_a_card_says_what_the_run_says(folder: Path) -> None:
@@ -244,7 +250,7 @@ def test_a_card_says_what_the_run_says(folder: Path) -> None:
 
 
 def test_a_card_of_an_adapter_that_is_no_better_says_so(folder: Path) -> None:
-    text = card(folder, comparison=held_out(better=False))
+    text = card(folder, comparison=HeldOut(**held_out(better=False)))
     assert "**There it is no better than its base.**" in text
     assert "Nothing here speaks for serving it" in text
     assert "times" in text
@@ -253,12 +259,12 @@ def test_a_card_of_an_adapter_that_is_no_better_says_so(folder: Path) -> None:
 def test_a_card_of_a_model_that_overflowed(folder: Path) -> None:
     lost = {"loss": None, "perplexity": None}
     found = {**held_out(), "base": lost, "gain": {"value": None, "low": None, "high": None}}
-    assert "| perplexity | no number | 3.433 | no number |" in card(folder, comparison=found)
+    assert "| perplexity | no number | 3.433 | no number |" in card(folder, comparison=HeldOut(**found))
 
 
 def test_gpus_are_named(folder: Path) -> None:
     machine = dataclasses.replace(made().machine, gpus=(Gpu("NVIDIA T4", 16.1),))
-    text = card(folder, made_with=dataclasses.asdict(dataclasses.replace(made(), machine=machine)))
+    text = card(folder, made_with=dataclasses.replace(made(), machine=machine))
     assert "| hardware | NVIDIA T4 with 16.1 GB, " in text
 
 
@@ -277,8 +283,7 @@ def test_the_snippet_of_a_card_is_an_adapter_of_a_stack(folder: Path, tmp_path: 
     [("dzunggg/legal-qa-v1", ["dzunggg/legal-qa-v1"]), ("a/b@v1", ["a/b"]), ("rows.jsonl", None)],
 )
 def test_a_data_set_of_the_hub_is_linked(folder: Path, source: str, datasets: list[str] | None) -> None:
-    counts = {**run(folder)["counts"], "source": source}
-    write_card(folder, run(folder, counts=counts))
+    write_card(folder, run(counts=dataclasses.replace(run().counts, source=source)))
     assert ModelCard.load(folder / "README.md").data.datasets == datasets
 
 
@@ -291,9 +296,8 @@ ODD = st.sampled_from(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=(ANY | ODD).map(lambda text: f"{text}w"), domain=ANY | ODD, base=ANY | ODD)
 def test_front_matter_is_yaml_for_any_text(folder: Path, text: str, domain: str, base: str) -> None:
-    told = run(folder, label=text)
-    told["recipe"]["domain"], told["decides"]["base"] = domain, base
-    write_card(folder, told)
+    recipe = run().recipe.model_copy(update={"domain": domain})
+    write_card(folder, run(label=text, base=base, recipe=recipe))
     data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data
     assert (data.label, data.base_model, data.tags) == (text, base, ["lora", domain])
     assert label(stack_with(folder.parent), "plants").text == text.strip()

@@ -23,7 +23,7 @@ from training.base import Base, load_tokenizer, read_base
 from training.count import Counted, adapted, count, skeleton
 from training.lora import lora_config
 from training.model import check_settings, dtype, load_model, precision
-from training.progress import quiet
+from training.quiet import quiet
 from training.recipe import Data, Recipe, Source
 from training.settings import Settings
 from training.sft import fit

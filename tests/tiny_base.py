@@ -11,7 +11,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from demo import corpus
 from demo.base import VOCABULARY, build_tokenizer, texts_of
-from training.progress import quiet
+from training.quiet import quiet
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "templates" / "instruct.jinja"

@@ -1,17 +1,17 @@
-"""`write_card(folder, run)`: README.md, an adapter's model card, made of run.json and of nothing else."""
+"""`write_card(folder, run)`: README.md, an adapter's model card, made of its run and of nothing else."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from adapters.schema import HUB_ID
-from training.facts import Facts, facts
+from record.origin import Machine
 from training.manifest import Gain, HeldOut
+from training.result import Run
 
 CARD, PLOT = "README.md", "loss.png"
 FEW = 100
@@ -20,50 +20,46 @@ MOST = 700.0
 """e to a higher power is no number."""
 
 
-def write_card(folder: Path, run: Mapping[str, Any]) -> None:
-    """`run` is the content of run.json; training/facts.py says which keys it must have.
-
-    Raises pydantic's ValidationError for one that is missing.
-    """
-    told = facts(run)
+def write_card(folder: Path, run: Run) -> None:
+    """What a reader needs to trust the adapter, and to serve it."""
     parts = (
-        _front_matter(told),
-        _what(told),
-        _figures(told.comparison),
-        _training(told),
-        _serving(told),
-        _limits(told),
+        _front_matter(run),
+        _what(run),
+        _figures(run.comparison),
+        _training(run),
+        _serving(run),
+        _limits(run),
     )
     text = "\n\n".join("\n".join(part) for part in parts)
     (folder / CARD).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _front_matter(told: Facts) -> Iterator[str]:
+def _front_matter(run: Run) -> Iterator[str]:
     """What the hub reads, and adapters/labels.py."""
-    hub = HUB_ID.fullmatch(told.counts.source)
+    hub = HUB_ID.fullmatch(run.counts.source)
     keys = {
-        "base_model": told.decides.base,
+        "base_model": run.base,
         "library_name": "peft",
         "pipeline_tag": "text-generation",
-        "language": told.recipe.language,
-        "tags": ["lora", told.recipe.domain],
+        "language": run.recipe.language,
+        "tags": ["lora", run.recipe.domain],
         **({"datasets": [hub[1]]} if hub else {}),
-        "label": told.label,
+        "label": run.label,
     }
     yield "---"
     yield _yaml(keys)
     yield "---"
 
 
-def _what(told: Facts) -> Iterator[str]:
-    yield f"# {_text(told.name)}"
+def _what(run: Run) -> Iterator[str]:
+    yield f"# {_text(run.recipe.name)}"
     yield ""
     yield (
-        f"A LoRA adapter of {_code(told.decides.base)} for the domain {_text(told.recipe.domain)}, trained on "
-        f"{told.trained:,} answers of {_code(told.counts.source)}."
+        f"A LoRA adapter of {_code(run.base)} for the domain {_text(run.recipe.domain)}, trained on "
+        f"{run.trained:,} answers of {_code(run.counts.source)}."
     )
     yield ""
-    yield f"What a router reads of it: {_text(told.label)}."
+    yield f"What a router reads of it: {_text(run.label)}."
 
 
 def _figures(found: HeldOut) -> Iterator[str]:
@@ -90,68 +86,74 @@ def _figures(found: HeldOut) -> Iterator[str]:
     yield f"![Loss over the steps of the training]({PLOT})"
 
 
-def _training(told: Facts) -> Iterator[str]:
+def _training(run: Run) -> Iterator[str]:
     """Rows, settings and time, and what it was made with."""
-    lora, made = told.decides.lora, told.made_with
-    settings = [f"{key} {_plain(value)}" for key, value in told.recipe.training if value is not None]
+    lora, made = run.decides["lora"], run.made_with
+    settings = [f"{key} {_plain(value)}" for key, value in run.recipe.training if value is not None]
     yield "## How it was trained"
     yield ""
     rows = [
         (
             "LoRA",
-            f"rank {lora.r}, alpha {lora.lora_alpha:g}, dropout {lora.lora_dropout:g}, on {_code(lora.where)}",
+            f"rank {lora['r']}, alpha {lora['lora_alpha']:g}, dropout {lora['lora_dropout']:g}, "
+            f"on {_code(', '.join(run.targets))}",
         ),
-        ("parameters", str(told.parameters or "")),
-        ("rows", _rows(told)),
+        ("parameters", str(run.parameters)),
+        ("rows", _rows(run)),
         ("settings", ", ".join(settings)),
-        ("loss", f"{told.losses[0]:.3f} in the first of {told.steps:,} steps, {told.losses[-1]:.3f} in the last"),
-        ("time", _time(told.seconds)),
-        ("hardware", str(made.machine)),
+        ("loss", f"{run.losses[0]:.3f} in the first of {run.steps:,} steps, {run.losses[-1]:.3f} in the last"),
+        ("time", _time(run.seconds)),
+        ("hardware", _hardware(made.machine)),
         ("versions", ", ".join(f"{name} {it}" for name, it in made.versions.items() if it != "not installed")),
         ("commit", made.commit + " and changes" * made.changed_since),
         ("command", _code(made.command)),
         ("date", made.date),
-        ("digest of the data", told.decides.data),
+        ("digest of the data", run.data),
     ]
     yield from _table(("", ""), [row for row in rows if row[1]])
 
 
-def _rows(told: Facts) -> str:
-    counts = told.counts
+def _hardware(machine: Machine) -> str:
+    gpus = [f"{gpu.name} with {gpu.memory_gb:g} GB" for gpu in machine.gpus]
+    return ", ".join([*gpus, f"{machine.cores} cores of {machine.cpu}", f"{machine.memory_gb:g} GB of memory"])
+
+
+def _rows(run: Run) -> str:
+    counts = run.counts
     left_out = {
         "empty": counts.empty,
         "duplicated": counts.duplicates,
-        "too long": told.overlong,
+        "too long": run.overlong,
         "not to be learnt": counts.untaught,
         "not chosen by the recipe": counts.filtered + counts.unsampled,
     }
     named = ", ".join(f"{number:,} {kind}" for kind, number in left_out.items() if number)
-    kept = f"{counts.rows:,} read: {told.trained:,} answers trained on, {counts.held_out:,} held out"
+    kept = f"{counts.rows:,} read: {run.trained:,} answers trained on, {counts.held_out:,} held out"
     return f"{kept}; left out: {named}" if named else kept
 
 
-def _serving(told: Facts) -> Iterator[str]:
+def _serving(run: Run) -> Iterator[str]:
     """As an entry of adapters.yaml."""
-    recipe = told.recipe.model_dump(mode="json", include={"tags", "system_prompt", "sampling"}, exclude_none=True)
-    folder = f"path/to/{told.name}"
+    recipe = run.recipe.model_dump(mode="json", include={"tags", "system_prompt", "sampling"}, exclude_none=True)
+    folder = f"path/to/{run.recipe.name}"
     adapter = {"path": folder, **{key: value for key, value in recipe.items() if value}}
     yield "## How to serve it"
     yield ""
     yield (
-        f"In the adapters.yaml of a stack with the base {_code(told.decides.base)} and the chat template of its "
+        f"In the adapters.yaml of a stack with the base {_code(run.base)} and the chat template of its "
         "training (its label is read from this folder):"
     )
     yield ""
     yield "```yaml"
-    yield _yaml({"adapters": {told.name: adapter}})
+    yield _yaml({"adapters": {run.recipe.name: adapter}})
     yield "```"
     yield ""
-    yield f"Into a stack that runs: {_code(f'python -m serve add {told.name} {folder}')}."
+    yield f"Into a stack that runs: {_code(f'python -m serve add {run.recipe.name} {folder}')}."
 
 
-def _limits(told: Facts) -> Iterator[str]:
+def _limits(run: Run) -> Iterator[str]:
     """Only what the run itself tells."""
-    settings, found = told.recipe.training, told.comparison
+    settings, found = run.recipe.training, run.comparison
     yield "## Limits"
     yield ""
     if not found.better:

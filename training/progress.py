@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
-import datasets
 import transformers
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -41,12 +39,3 @@ class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         """Close the bar, so that what is printed next starts on a line of its own."""
         if self.bar is not None:
             self.bar.close()
-
-
-def quiet() -> None:
-    """Leave only errors and our own bars: loading and saving a tiny model draws six others."""
-    # It says when it is imported (by peft) which faster kernels it could download.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()

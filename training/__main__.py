@@ -1,0 +1,84 @@
+"""`python -m training RECIPE`: from a data set to an adapter that is proven, checked and ready to route."""
+
+from __future__ import annotations
+
+import argparse
+import os.path
+import sys
+from pathlib import Path
+from typing import Any
+
+from adapters import ConfigError
+from training.errors import Stopped
+from training.quiet import quiet
+from training.recipe import load_recipe, names, parse_changes
+
+RUN_DIR = ".run"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 fine, 1 it ended early or the adapter is no good, 2 something given is wrong, 130 Ctrl-C."""
+    told = _parser().parse_args(argv)
+    try:
+        recipe = load_recipe(told.recipe, _changes(told))
+        quiet()
+        from training.command import run  # torch and its friends take seconds
+
+        return run(recipe, told, sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Stopped as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _changes(told: argparse.Namespace) -> dict[str, Any]:
+    """The short forms are laid over what --set says."""
+    changes = parse_changes(told.set)
+    for key in ("name", "stack"):
+        if value := getattr(told, key):
+            changes[key] = os.path.abspath(value) if key == "stack" else value
+    if told.data:
+        source = Path(told.data).expanduser()
+        changes["data"] = {
+            **changes.get("data", {}),
+            "source": os.path.abspath(source) if source.exists() else told.data,
+        }
+    return changes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("recipe", help=f"a folder, or one of {', '.join(names())}")
+    what = parser.add_argument_group("what to train (instead of what the recipe says)")
+    what.add_argument("--data", metavar="SOURCE", help="a JSONL, CSV or Parquet file, or a data set of the hub")
+    what.add_argument("--name", help="the adapter's")
+    what.add_argument("--stack", metavar="FILE", help="the adapters.yaml that names base and chat template")
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.epochs=1")
+    how = parser.add_argument_group("how")
+    how.add_argument("--out", type=Path, default=Path("trained"), help="default: %(default)s")
+    how.add_argument("--check", action="store_true", help="check recipe, base and data; train nothing")
+    again = how.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    again.add_argument(
+        "--overwrite", action="store_true", help="an earlier adapter or checkpoint of that name goes"
+    )
+    then = parser.add_argument_group("and then (each of them for an adapter that is trained already, too)")
+    then.add_argument("--register", type=Path, metavar="FILE", help="write it into that adapters.yaml")
+    then.add_argument(
+        "--live", nargs="?", const=RUN_DIR, metavar="WHERE",
+        help="load it into the stack that runs: its run folder (default: %(const)s), or its router's URL, and the "
+        "admin key in LORA_SELECT_ADMIN_KEY",
+    )  # fmt: skip
+    then.add_argument("--force", action="store_true", help="register even one that is no better than its base")
+    then.add_argument("--merge", action="store_true", help="write base and adapter as one model")
+    then.add_argument("--gguf", action="store_true", help="write it for llama.cpp")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

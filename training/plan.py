@@ -1,0 +1,128 @@
+"""`plan(recipe) -> Plan`: all that can be known, and go wrong, before a model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+
+from adapters import ConfigError
+from training.base import Base, load_tokenizer, read_base
+from training.count import Counted, count
+from training.data.load import Dataset, load_examples
+from training.data.tokens import Prepared, prepare
+from training.lora import lora_config
+from training.model import check_settings
+from training.recipe import Recipe
+from training.sft import Rows, steps_of
+from training.words import known_language
+
+MIB = 1 << 20
+MOMENTS = 3
+"""AdamW keeps two numbers for each weight beside it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be trained, on which token rows; `decides` is all that the weights depend on, but for packages."""
+
+    recipe: Recipe
+    base: Base
+    lora: LoraConfig
+    counted: Counted
+    dataset: Dataset
+    tokenizer: Any
+    train: Prepared
+    held_out: Prepared
+    decides: dict[str, Any]
+
+    @property
+    def compared(self) -> Rows:
+        """Held-out rows on which adapter and base are compared: from all over the data, if not all."""
+        rows = self.held_out.rows
+        return rows[:: max(1, -(-len(rows) // self.recipe.data.compared))]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The modules that the adapter is added to, as PEFT is told."""
+        targets = self.lora.target_modules or ()
+        return (targets,) if isinstance(targets, str) else tuple(sorted(targets))
+
+    @property
+    def steps(self) -> int:
+        """How many times the weights change."""
+        return steps_of(self.recipe.training, len(self.train.rows))
+
+    def lines(self) -> Iterator[str]:
+        """What a person wants to know before it starts."""
+        settings = self.recipe.training
+        yield f"base      {self.base.name}{_in(settings.quantization)}"
+        where = ", ".join(self.targets)
+        yield f"adapter   rank {self.lora.r}, alpha {self.lora.lora_alpha} on {where}: {self.counted}"
+        for line in self.dataset.counts.lines():
+            yield f"data      {line}"
+        for name, part in (("to train on", self.train), ("held out", self.held_out)):
+            for number, limit in ((part.overlong, "max_length"), (part.long_answers, "max_answer_tokens")):
+                if number:
+                    yield f"data      {name}: {number} left out, longer than {limit}"
+        yield (
+            f"training  {self.steps} steps of {settings.batch_size * settings.accumulate} rows, "
+            f"learning rate {settings.learning_rate:g}"
+        )
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Read everything but the base's weights. Raises ConfigError in one line."""
+    base = read_base(recipe)
+    check_settings(base, recipe.training)
+    if recipe.label is None:
+        known_language(recipe.language)
+    lora = lora_config(recipe, base)
+    dataset = load_examples(recipe)
+    tokenizer = load_tokenizer(base)
+    length, answer = recipe.training.max_length, recipe.data.max_answer_tokens
+    train = prepare(dataset.train, tokenizer, length, answer)
+    held_out = prepare(dataset.held_out, tokenizer, length, answer)
+    decides = {
+        "base": base.name,
+        "data": dataset.digest,
+        "tokens": _digest([train.rows, held_out.rows]),
+        "lora": json.loads(json.dumps(lora.to_dict(), default=_plain)),
+        **{f"training.{key}": value for key, value in recipe.training.model_dump(exclude={"keep"}).items()},
+    }
+    return Plan(recipe, base, lora, count(base.config, lora), dataset, tokenizer, train, held_out, decides)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys of `Plan.decides` in which two plans differ."""
+    return [key for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
+def check_room(plan: Plan, folder: Path) -> None:
+    """Raises ConfigError where the checkpoints would not fit on the disk."""
+    weights = 4 * plan.counted.trainable
+    need = (plan.recipe.training.keep + 1) * MOMENTS * weights + weights
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise ConfigError(
+            f"{folder}: {free // MIB} MiB free, and checkpoints and adapter take {need // MIB + 1}: free some, "
+            "lower training.keep, or give another folder with --out"
+        )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else str(value)
+
+
+def _in(quantization: str | None) -> str:
+    return f", in {quantization}" if quantization else ""
