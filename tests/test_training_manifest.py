@@ -233,7 +233,7 @@ def test_a_card_says_what_the_run_says(folder: Path) -> None:
         "There it is better than its base.",
         "![Loss over the steps of the training](loss.png)",
         "rank 8, alpha 16, dropout 0.1, on `q_proj, v_proj`",
-        "1,000 trained, of 2,000,000",
+        "1,000 trainable of 2,000,000",
         "60 read: 45 answers trained on, 11 held out; left out: 1 empty, 1 duplicated, 2 too long",
         "learning_rate 0.0003",
         "3.500 in the first of 3 steps, 1.250 in the last",

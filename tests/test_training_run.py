@@ -1,0 +1,248 @@
+"""`python -m training` as a person runs it, on a base that trains in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from adapters import label, load
+from demo import corpus
+from tests.tiny_base import ROOT, TEMPLATE, tiny_base
+from training.guard import checkpoints
+from training.result import RUN
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+WRITTEN = {"README.md", "adapter_config.json", "adapter_model.safetensors", "loss.png", "manifest.json", RUN}
+TRAINING = {
+    "epochs": 6, "batch_size": 4, "accumulate": 1, "learning_rate": 2e-2, "max_length": 64, "save_steps": 5,
+    "quantization": None, "dtype": "float32", "checkpointing": False, "cpu": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A stack with a tiny base, and a recipe for it."""
+
+    folder: Path
+
+    @property
+    def stack(self) -> Path:
+        return self.folder / "adapters.yaml"
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "law"
+
+    def command(self, *more: str) -> list[str]:
+        out = str(self.folder / "trained")
+        return [sys.executable, "-m", "training", str(self.recipe), "--out", out, *more]
+
+    def run(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*more), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+
+    def made(self, name: str = "law") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "trained" / name / RUN).read_text(encoding="utf-8"))
+        return found
+
+
+def workshop(folder: Path) -> Workshop:
+    tiny_base(folder / "base")
+    (folder / "law").mkdir()
+    stack = {
+        "base": {"model": "base", "name": "tiny", "chat_template": str(TEMPLATE)},
+        "adapters": {"other": {"path": "other", "label": "something else"}},
+    }
+    recipe = {
+        "domain": "law", "stack": "../adapters.yaml", "data": {"source": "rows.jsonl", "held_out": 0.25},
+        "training": TRAINING, "tags": {"audience": "layman"}, "sampling": {"temperature": 0.2},
+    }  # fmt: skip
+    lora = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16, "lora_dropout": 0.1}
+    rows = [{"question": pair.question, "answer": pair.answer} for pair in corpus.load()["legal"][:40]]
+    (folder / "adapters.yaml").write_text(yaml.safe_dump(stack), encoding="utf-8")
+    (folder / "law" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    (folder / "law" / "adapter_config.json").write_text(json.dumps({**lora, "target_modules": "auto"}))
+    lines = [json.dumps(row) for row in (*rows, rows[0], {"question": "", "answer": "So."})]
+    (folder / "law" / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return Workshop(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """The adapter, made in one go."""
+    shop = workshop(tmp_path_factory.mktemp("shop"))
+    done = shop.run("--register", str(shop.stack))
+    assert done.returncode == 0, done.stderr
+    assert "42 rows of rows.jsonl" in done.stdout
+    assert "left out: 1 duplicated (first: line 41), 1 empty (first: line 42)" in done.stdout
+    assert "the adapter is better" in done.stdout
+    return shop
+
+
+def test_a_run_writes_an_adapter_and_all_that_describes_it(trained: Workshop) -> None:
+    folder = trained.folder / "trained" / "law"
+    assert {file.name for file in folder.iterdir()} == WRITTEN
+    run = trained.made()
+    assert len(run["losses"]) == run["steps"]
+    assert run["losses"][-1] < run["losses"][0] - 1
+    assert [step for step, _ in run["held_out_losses"]] == [*range(5, 48, 5), run["steps"]]
+    assert run["comparison"]["better"]
+    assert (run["counts"]["duplicates"], run["counts"]["empty"]) == (1, 1)
+    assert str(trained.folder) not in json.dumps(run)
+    assert run["made_with"]["versions"]["peft"] != "not installed"
+    assert not checkpoints(trained.folder / "trained" / "work" / "law")
+    assert list((trained.folder / "trained" / "work" / "law" / "logs").glob("events*"))
+    model = AutoModelForCausalLM.from_pretrained(trained.folder / "base")
+    assert PeftModel.from_pretrained(model, folder).peft_config["default"].r == 8
+
+
+def test_it_is_in_the_stack_with_its_label_tags_and_sampling(trained: Workshop) -> None:
+    stack = load(trained.stack)
+    adapter = stack.adapters["law"]
+    assert stack.adapter_ref("law").folder == trained.folder / "trained" / "law"
+    assert adapter.tags == {"audience": ("layman",)}
+    assert adapter.defaults == {"temperature": 0.2}
+    said = label(stack, "law")
+    assert said.source == "manifest.json"
+    assert {"law court", "law contract"} & set(said.text.split(", "))
+
+
+def test_what_is_trained_already_is_not_trained_again(trained: Workshop) -> None:
+    before = (trained.folder / "trained" / "law" / "adapter_model.safetensors").stat().st_mtime_ns
+    done = trained.run("--merge")
+    assert done.returncode == 0, done.stderr
+    assert "done already" in done.stdout
+    assert (trained.folder / "trained" / "law" / "adapter_model.safetensors").stat().st_mtime_ns == before
+    assert (trained.folder / "trained" / "law-merged" / "model.safetensors").is_file()
+    other = trained.run("--set", "training.seed=5")
+    assert other.returncode == 2
+    assert other.stderr.endswith(
+        "trained otherwise (training.seed); give another --name or --out, or --overwrite\n"
+    )
+
+
+def test_killed_in_the_middle_and_resumed_it_is_the_same_to_the_bit(trained: Workshop, tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    work = shop.folder / "trained" / "work" / "law"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(shop.command(), cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
+    deadline = time.monotonic() + 120
+    while not any(checkpoint.name == "checkpoint-10" for checkpoint in checkpoints(work)):
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (shop.folder / "trained" / "law").exists()
+
+    refused = shop.run()
+    assert refused.returncode == 2
+    assert "--resume goes on from there, --overwrite starts anew" in refused.stderr
+    changed = shop.run("--resume", "--set", "training.learning_rate=0.001")
+    assert changed.returncode == 2
+    assert "with other training.learning_rate" in changed.stderr
+
+    resumed = shop.run("--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"goes on from {work / 'checkpoint-'}" in resumed.stdout
+    for key in ("losses", "held_out_losses", "comparison"):
+        assert shop.made()[key] == trained.made()[key], key
+    weights = [
+        (one.folder / "trained" / "law" / "adapter_model.safetensors").read_bytes() for one in (shop, trained)
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_an_adapter_that_is_no_better_goes_nowhere_unless_it_is_forced(trained: Workshop) -> None:
+    """A learning rate of nearly nothing leaves the base as it is."""
+    before = trained.stack.read_text(encoding="utf-8")
+    options = ("--name", "idle", "--set", "training.learning_rate=1e-12", "--register", str(trained.stack))
+    refused = trained.run(*options, "--set", "training.epochs=1")
+    assert refused.returncode == 1
+    assert "the adapter is not better" in refused.stdout
+    assert refused.stderr.endswith("so it goes nowhere; --force sends it anyway\n")
+    assert trained.stack.read_text(encoding="utf-8") == before
+    forced = trained.run(*options, "--set", "training.epochs=1", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert "done already" in forced.stdout
+    assert "idle" in load(trained.stack).adapters
+
+
+# Faults, each before a model is loaded.
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """A base whose weights cannot be read: whoever gets so far is late."""
+    made = workshop(tmp_path_factory.mktemp("faults"))
+    (made.folder / "base" / "model.safetensors").write_bytes(b"nonsense")
+    yield made
+    assert not (made.folder / "trained").exists(), "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--set", "data.columns={question: frage, answer: answer}"], "it has question, answer"),
+        (["--set", "data.held_out=0.0001"], "held"),
+        (["--set", "lora.r=600"], "above vLLM's limit, 512"),
+        (["--set", "lora.use_dora=true"], "DoRA"),
+        (["--set", "lora.target_modules=[q_prj]"], "q_prj"),
+        (["--set", "training.epoch=1"], 'training.epoch: unknown key; did you mean "epochs"?'),
+        (["--set", "language=xx"], "language: xx: no table of everyday words"),
+        (["--stack", "no-such.yaml"], "no-such.yaml"),
+        (["--register", "no-such.yaml"], "no-such.yaml: no such file"),
+        (["--live", "no-such-folder"], "--live no-such-folder: "),
+        (["--live", "http://127.0.0.1:9"], "LORA_SELECT_ADMIN_KEY"),
+        (["--gguf"], "--gguf: GGUF is not available"),
+        (["--name", "auto", "--register", "adapters.yaml"], '"auto"'),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_before_anything_is_loaded(
+    shop: Workshop, options: list[str], complaint: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """In this process: it is the same `main`, and fifteen starts of Python take minutes."""
+    from training.__main__ import main
+
+    for name in ("LLAMA_CPP", "LORA_SELECT_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(shop.folder)
+    assert main([str(shop.recipe), "--out", str(shop.folder / "trained"), *options]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [["--set", "data.source=nowhere/at-all"], ["--stack", "adapters.yaml"]])
+def test_offline_what_is_not_in_the_cache_is_said_in_one_line(shop: Workshop, options: list[str]) -> None:
+    """The production stack's base is Mistral-7B."""
+    done = shop.run(*options)
+    assert done.returncode == 2
+    assert "HF_HUB_OFFLINE" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_check_says_what_would_be_trained_and_trains_nothing(
+    shop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.__main__ import main
+
+    assert main([str(shop.recipe), "--out", str(shop.folder / "trained"), "--check"]) == 0
+    said = capsys.readouterr().out
+    assert "rank 8, alpha 16 on k_proj, o_proj, q_proj, v_proj" in said
+    assert "trainable of" in said
+    assert "steps of 4 rows, learning rate 0.02" in said
