@@ -53,7 +53,7 @@ def _changes(told: argparse.Namespace) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("recipe", help=f"a folder, or one of {', '.join(names())}")
+    parser.add_argument("recipe", help=f"a folder, such as demo/gardening, or one of {', '.join(names())}")
     what = parser.add_argument_group("what to train (instead of what the recipe says)")
     what.add_argument("--data", metavar="SOURCE", help="a JSONL, CSV or Parquet file, or a data set of the hub")
     what.add_argument("--name", help="the adapter's")
