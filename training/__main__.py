@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     again = how.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     again.add_argument(
-        "--overwrite", action="store_true", help="an earlier adapter or checkpoint of that name goes"
+        "--overwrite", action="store_true", help="anew: it takes the place of an earlier one of that name"
     )
     then = parser.add_argument_group("and then (each of them for an adapter that is trained already, too)")
     then.add_argument("--register", type=Path, metavar="FILE", help="write it into that adapters.yaml")

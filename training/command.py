@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 from training.errors import Stopped
 from training.export import check_merge, merge
+from training.guard import last_good
 from training.lint import check_adapter
 from training.live import Live, find_live
 from training.llamacpp import check_convertible, find_converter, gguf
+from training.places import Places, finished, resumable
 from training.plan import Plan, plan
 from training.recipe import Recipe
 from training.register import check_register, register
 from training.routed import routed
-from training.run import Made, Places, clear, finished, read_made, resumable, train
+from training.run import Made, read_made, train
 
 
 def run(recipe: Recipe, told: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -63,12 +65,16 @@ def _check_targets(planned: Plan, told: argparse.Namespace, places: Places, live
 
 def _made(planned: Plan, told: argparse.Namespace, places: Places, argv: Sequence[str]) -> Made:
     """Trained now, or before with the very same recipe, data and base."""
-    if told.overwrite:
-        clear(places)
-    if finished(planned, places):
+    if finished(planned, places, told.overwrite):
         _say(f"training  done already: {places.adapter}")
         return read_made(places)
-    return train(planned, places, resumable(planned, places, told.resume), list(argv), _say)
+    with places.locked():
+        resume = resumable(planned, places, told.resume, told.overwrite)
+        try:
+            return train(planned, places, resume, list(argv), _say)
+        except KeyboardInterrupt:
+            _say(f"\n{last_good(places.work)}")
+            raise
 
 
 def _export(planned: Plan, told: argparse.Namespace, places: Places) -> None:

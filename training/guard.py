@@ -58,6 +58,8 @@ def explained(settings: Settings, folder: Path) -> Iterator[None]:
     """Raises Stopped where memory or the disk is full; other errors are nobody's fault but the code's."""
     try:
         yield
+    except Stopped:
+        raise
     except Exception as error:
         if _is_memory(error):
             raise Stopped(f"out of memory: {lower(settings)}; {last_good(folder)}") from error
