@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import json
 import os
 import signal
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -21,6 +25,7 @@ from transformers import AutoModelForCausalLM
 from adapters import label, load
 from demo import corpus
 from tests.tiny_base import ROOT, TEMPLATE, tiny_base
+from training.__main__ import main
 from training.guard import checkpoints
 from training.result import RUN
 
@@ -30,6 +35,13 @@ TRAINING = {
     "epochs": 6, "batch_size": 4, "accumulate": 1, "learning_rate": 2e-2, "max_length": 64, "save_steps": 5,
     "quantization": None, "dtype": "float32", "checkpointing": False, "cpu": True,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass(frozen=True)
@@ -50,10 +62,12 @@ class Workshop:
         out = str(self.folder / "trained")
         return [sys.executable, "-m", "training", str(self.recipe), "--out", out, *more]
 
-    def run(self, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*more), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
-        )
+    def run(self, *more: str) -> Done:
+        """In this process, by the same `main`: a start of Python and torch takes ten seconds."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([str(self.recipe), "--out", str(self.folder / "trained"), *more])
+        return Done(code, out.getvalue(), err.getvalue())
 
     def made(self, name: str = "law") -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "trained" / name / RUN).read_text(encoding="utf-8"))
@@ -79,6 +93,15 @@ def workshop(folder: Path) -> Workshop:
     lines = [json.dumps(row) for row in (*rows, rows[0], {"question": "", "answer": "So."})]
     (folder / "law" / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return Workshop(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the process has that is killed: a sum over another number of threads rounds differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +205,37 @@ def test_an_adapter_that_is_no_better_goes_nowhere_unless_it_is_forced(trained: 
     assert "idle" in load(trained.stack).adapters
 
 
+def test_an_adapter_is_kept_until_its_successor_is_whole(trained: Workshop) -> None:
+    """The successor's learning rate is one that no weights survive."""
+    file = trained.folder / "trained" / "law" / "adapter_model.safetensors"
+    before = file.read_bytes()
+    failed = trained.run("--overwrite", "--set", "training.learning_rate=1e38")
+    assert failed.returncode == 1
+    assert "the training diverged; there is no checkpoint yet" in failed.stderr
+    assert file.read_bytes() == before
+    assert trained.run("--overwrite", "--set", "training.epochs=1").returncode == 0
+    assert file.read_bytes() != before
+    assert trained.made()["steps"] == 8
+
+
+def test_two_trainings_of_a_name_are_not_under_way_at_once(trained: Workshop) -> None:
+    with (trained.folder / "trained" / "work" / "twice.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = trained.run("--name", "twice")
+    assert refused.returncode == 2
+    assert "twice: another training of this name is under way" in refused.stderr
+
+
+def test_a_folder_that_no_training_wrote_is_not_replaced(trained: Workshop) -> None:
+    mine = trained.folder / "trained" / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    refused = trained.run("--name", "mine", "--overwrite")
+    assert refused.returncode == 2
+    assert "mine: exists, and no training wrote it" in refused.stderr
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
 # Faults, each before a model is loaded.
 
 
@@ -213,36 +267,29 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_before_anything_is_loaded(
-    shop: Workshop, options: list[str], complaint: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    shop: Workshop, options: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process: it is the same `main`, and fifteen starts of Python take minutes."""
-    from training.__main__ import main
-
     for name in ("LLAMA_CPP", "LORA_SELECT_ADMIN_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(shop.folder)
-    assert main([str(shop.recipe), "--out", str(shop.folder / "trained"), *options]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said
-    assert said.count("\n") == 1
-
-
-@pytest.mark.parametrize("options", [["--set", "data.source=nowhere/at-all"], ["--stack", "adapters.yaml"]])
-def test_offline_what_is_not_in_the_cache_is_said_in_one_line(shop: Workshop, options: list[str]) -> None:
-    """The production stack's base is Mistral-7B."""
     done = shop.run(*options)
     assert done.returncode == 2
-    assert "HF_HUB_OFFLINE" in done.stderr
+    assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_check_says_what_would_be_trained_and_trains_nothing(
-    shop: Workshop, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from training.__main__ import main
+def test_offline_a_base_that_is_not_in_the_cache_is_said_in_one_line(shop: Workshop) -> None:
+    """That of the production stack; in a process of its own, as huggingface_hub reads its environment once."""
+    command = shop.command("--stack", "adapters.yaml")
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "mistralai/Mistral-7B-v0.1: no config.json in this machine's cache of the hub" in done.stderr
+    assert done.stderr.count("\n") == 1
 
-    assert main([str(shop.recipe), "--out", str(shop.folder / "trained"), "--check"]) == 0
-    said = capsys.readouterr().out
-    assert "rank 8, alpha 16 on k_proj, o_proj, q_proj, v_proj" in said
-    assert "trainable of" in said
-    assert "steps of 4 rows, learning rate 0.02" in said
+
+def test_check_says_what_would_be_trained_and_trains_nothing(shop: Workshop) -> None:
+    done = shop.run("--check")
+    assert done.returncode == 0, done.stderr
+    assert "rank 8, alpha 16 on k_proj, o_proj, q_proj, v_proj" in done.stdout
+    assert "trainable of" in done.stdout
+    assert "steps of 4 rows, learning rate 0.02" in done.stdout

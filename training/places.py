@@ -90,6 +90,7 @@ def resumable(plan: Plan, places: Places, resume: bool, overwrite: bool) -> Path
     """
     if overwrite:
         shutil.rmtree(places.work, ignore_errors=True)
+        places.work.mkdir()
     found = checkpoints(places.work)
     if not found:
         return None
