@@ -24,10 +24,10 @@ SECRET = {("router", "keys"), ("router", "admin_key"), ("router", "limits_storag
 """Where somebody may have written a key or a password, which is not shown again."""
 
 
-def load(path: str | Path) -> Stack:
+def load(path: str | Path, advice: str = "; give one with --config") -> Stack:
     """Read and validate a stack. Raises ConfigError in one line; touches no model and no network."""
     file = Path(path)
-    data = read_yaml(file, Stack, "; give one with --config")
+    data = read_yaml(file, Stack, advice)
     # A section whose keys are all commented out reads as null: its defaults are meant.
     return checked(file, {key: part for key, part in data.items() if part is not None})
 

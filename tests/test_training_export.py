@@ -66,6 +66,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def config_of(base: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
 def adapter_of(base: Path, folder: Path, **changes: Any) -> Path:
     torch.manual_seed(1)
     lora = LoraConfig(**{**LORA, "target_modules": ATTENTION, **changes})
@@ -118,10 +123,10 @@ def test_without_a_template_the_tokenizer_keeps_its_own(base: Path, adapter: Pat
 def test_quantized_weights_and_a_folder_that_is_there_are_refused(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    check_merge(json.loads((base / "config.json").read_text(encoding="utf-8")), tmp_path)
+    check_merge(config_of(base), tmp_path)
     four = tmp_path / "four"
     four.mkdir()
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = config_of(base)
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (four / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(
@@ -228,7 +233,7 @@ def test_a_converter_that_fails_is_quoted_and_leaves_no_file(adapter: Path, base
         encoding="utf-8",
     )
     with pytest.raises(Stopped) as caught:
-        gguf(adapter, base, tmp_path / "legal.gguf", script)
+        gguf(adapter, config_of(base), tmp_path / "legal.gguf", script)
     assert "converter failed: ERROR: Model X is not supported; the adapter is in" in one_line(caught)
     assert [file.name for file in tmp_path.iterdir()] == [CONVERTER]
 
@@ -242,7 +247,7 @@ def permuted(weights: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.flo
 @pytest.mark.parametrize("stabilised", [False, True], ids=["alpha over r", "alpha over the root of r"])
 def test_llama_cpps_own_converter_keeps_every_product(base: Path, tmp_path: Path, stabilised: bool) -> None:
     adapter = adapter_of(base, tmp_path / "legal", use_rslora=stabilised)
-    said = gguf(adapter, base, tmp_path / "out" / "legal.gguf")
+    said = gguf(adapter, config_of(base), tmp_path / "out" / "legal.gguf")
     assert said == Gguf(architecture="llama", alpha=12 * (2 if stabilised else 1), ranks=(4,), modules=8)
     reader = GGUFReader(tmp_path / "out" / "legal.gguf")
     assert reader.fields["general.name"].contents() == "Legal"

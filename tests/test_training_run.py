@@ -20,11 +20,12 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from adapters import label, load
 from demo import corpus
-from tests.tiny_base import ROOT, TEMPLATE, tiny_base
+from demo.base import VOCABULARY
+from tests.tiny_base import ROOT, TEMPLATE, tiny_base, tiny_tokenizer
 from training.__main__ import main
 from training.guard import checkpoints
 from training.result import RUN
@@ -49,24 +50,25 @@ class Workshop:
     """A stack with a tiny base, and a recipe for it."""
 
     folder: Path
+    which: str = ""
 
     @property
     def stack(self) -> Path:
         return self.folder / "adapters.yaml"
 
     @property
-    def recipe(self) -> Path:
-        return self.folder / "law"
+    def recipe(self) -> str:
+        return self.which or str(self.folder / "law")
 
     def command(self, *more: str) -> list[str]:
         out = str(self.folder / "trained")
-        return [sys.executable, "-m", "training", str(self.recipe), "--out", out, *more]
+        return [sys.executable, "-m", "training", self.recipe, "--out", out, *more]
 
     def run(self, *more: str) -> Done:
         """In this process, by the same `main`: a start of Python and torch takes ten seconds."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([str(self.recipe), "--out", str(self.folder / "trained"), *more])
+            code = main([self.recipe, "--out", str(self.folder / "trained"), *more])
         return Done(code, out.getvalue(), err.getvalue())
 
     def made(self, name: str = "law") -> dict[str, Any]:
@@ -124,11 +126,13 @@ def test_a_run_writes_an_adapter_and_all_that_describes_it(trained: Workshop) ->
     assert run["losses"][-1] < run["losses"][0] - 1
     assert [step for step, _ in run["held_out_losses"]] == [*range(5, 48, 5), run["steps"]]
     assert run["comparison"]["better"]
+    modes = {file.stat().st_mode for file in folder.iterdir() if file.suffix in (".safetensors", ".json")}
+    assert len(modes) == 1, "whoever reads one reads all"
     assert (run["counts"]["duplicates"], run["counts"]["empty"]) == (1, 1)
     assert str(trained.folder) not in json.dumps(run)
     assert run["made_with"]["versions"]["peft"] != "not installed"
-    assert not checkpoints(trained.folder / "trained" / "work" / "law")
-    assert list((trained.folder / "trained" / "work" / "law" / "logs").glob("events*"))
+    assert not checkpoints(trained.folder / "trained" / ".work" / "law")
+    assert list((trained.folder / "trained" / ".work" / "law" / "logs").glob("events*"))
     model = AutoModelForCausalLM.from_pretrained(trained.folder / "base")
     assert PeftModel.from_pretrained(model, folder).peft_config["default"].r == 8
 
@@ -158,9 +162,31 @@ def test_what_is_trained_already_is_not_trained_again(trained: Workshop) -> None
     )
 
 
+def test_a_label_is_changed_without_a_training(trained: Workshop) -> None:
+    before = trained.made()
+    done = trained.run("--set", "label=courts and contracts")
+    assert done.returncode == 0, done.stderr
+    assert label(load(trained.stack), "law").text == "courts and contracts"
+    assert "courts and contracts" in (trained.folder / "trained" / "law" / "README.md").read_text(encoding="utf-8")
+    assert trained.run().returncode == 0
+    assert trained.made() == before
+
+
+def test_another_base_of_the_same_name_is_not_the_same(trained: Workshop) -> None:
+    file = trained.folder / "base" / "model.safetensors"
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        refused = trained.run()
+    finally:
+        file.write_bytes(whole)
+    assert refused.returncode == 2
+    assert "trained otherwise (the base's weights)" in refused.stderr
+
+
 def test_killed_in_the_middle_and_resumed_it_is_the_same_to_the_bit(trained: Workshop, tmp_path: Path) -> None:
     shop = workshop(tmp_path)
-    work = shop.folder / "trained" / "work" / "law"
+    work = shop.folder / "trained" / ".work" / "law"
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(shop.command(), cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
     deadline = time.monotonic() + 120
@@ -179,6 +205,9 @@ def test_killed_in_the_middle_and_resumed_it_is_the_same_to_the_bit(trained: Wor
     assert changed.returncode == 2
     assert "with other training.learning_rate" in changed.stderr
 
+    assert "--resume goes on from there" in shop.run("--check").stderr
+    resumed = shop.run("--resume", "--set", "training.batch_size=2", "--set", "training.accumulate=2", "--check")
+    assert resumed.returncode == 0, "the same steps, with less memory"
     resumed = shop.run("--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert f"goes on from {work / 'checkpoint-'}" in resumed.stdout
@@ -219,7 +248,7 @@ def test_an_adapter_is_kept_until_its_successor_is_whole(trained: Workshop) -> N
 
 
 def test_two_trainings_of_a_name_are_not_under_way_at_once(trained: Workshop) -> None:
-    with (trained.folder / "trained" / "work" / "twice.lock").open("w") as lock:
+    with (trained.folder / "trained" / ".work" / "twice.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         refused = trained.run("--name", "twice")
     assert refused.returncode == 2
@@ -263,7 +292,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         (["--live", "no-such-folder"], "--live no-such-folder: "),
         (["--live", "http://127.0.0.1:9"], "LORA_SELECT_ADMIN_KEY"),
         (["--gguf"], "--gguf: GGUF is not available"),
-        (["--name", "auto", "--register", "adapters.yaml"], '"auto"'),
+        (["--name", "auto"], 'the name "auto" is reserved'),
+        (["--name", "tiny"], 'both named "tiny"'),
+        (["--set", "training.max_length=1000000"], "training.max_length: 1000000, and the base has"),
+        (["--data", "x" * 300], "x" * 300),
+        (["--set", "data=5", "--data", "rows.jsonl"], "data"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_before_anything_is_loaded(
@@ -293,3 +326,21 @@ def test_check_says_what_would_be_trained_and_trains_nothing(shop: Workshop) -> 
     assert "rank 8, alpha 16 on k_proj, o_proj, q_proj, v_proj" in done.stdout
     assert "trainable of" in done.stdout
     assert "steps of 4 rows, learning rate 0.02" in done.stdout
+
+
+def test_dialogpt_is_trained_and_merged_though_vllm_serves_no_lora_on_it(tmp_path: Path) -> None:
+    """The recipe as it is, on a tiny GPT-2."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
+    GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes)).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    rows = [{"question": pair.question, "answer": pair.answer} for pair in corpus.load()["medical"][:30]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    shop = Workshop(tmp_path, "dialogpt-medical")
+    base = f"base={{model: {tmp_path / 'base'}, chat_template: {ROOT / 'templates' / 'dialogpt.jinja'}}}"
+    changes = (base, "training.steps=2", "training.max_length=64", "training.cpu=true", "training.dtype=float32")
+    told = [word for change in changes for word in ("--set", change)]
+    done = shop.run("--data", str(tmp_path / "rows.jsonl"), *told, "--merge")
+    assert done.returncode == 0, done.stderr
+    assert "vLLM serves no LoRA adapters on gpt2" in done.stdout
+    assert (tmp_path / "trained" / "dialogpt-medical-merged" / "model.safetensors").is_file()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os.path
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,25 +37,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _changes(told: argparse.Namespace) -> dict[str, Any]:
-    """The short forms are laid over what --set says."""
-    changes = parse_changes(told.set)
-    for key in ("name", "stack"):
-        if value := getattr(told, key):
-            changes[key] = os.path.abspath(value) if key == "stack" else value
-    if told.data:
-        source = Path(told.data).expanduser()
-        changes["data"] = {
-            **changes.get("data", {}),
-            "source": os.path.abspath(source) if source.exists() else told.data,
-        }
-    return changes
+    """Options are short for --set; what the recipe says of its own rows' columns does not hold for other data."""
+    short = {"name": told.name, "stack": told.stack, "data.source": told.data}
+    pairs = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
+    if told.data is not None:
+        pairs += ["data.columns={}", "data.where={}", "data.config=null", "data.split=train"]
+    return parse_changes([*pairs, *told.set])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("recipe", help=f"a folder, such as demo/gardening, or one of {', '.join(names())}")
     what = parser.add_argument_group("what to train (instead of what the recipe says)")
-    what.add_argument("--data", metavar="SOURCE", help="a JSONL, CSV or Parquet file, or a data set of the hub")
+    what.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="a JSONL, CSV or Parquet file, or a data set of the hub; its columns are found anew",
+    )
     what.add_argument("--name", help="the adapter's")
     what.add_argument("--stack", metavar="FILE", help="the adapters.yaml that names base and chat template")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.epochs=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from serve.lint.files import CONFIG, FileError, here, read_json
 from training.recipe import Recipe, Source
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
+ENDS = 1 << 20
+"""Bytes at the start and the end of a file that tell it from others."""
 PARTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 """Files that name the files of weights that are too large for one."""
 
@@ -24,7 +27,8 @@ PARTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 class Base:
     """`model` is a folder or a hub id, `name` what the adapter's config calls it, `config` its config.json.
 
-    `stack` is None for a recipe with a base of its own, `chat_template` for the tokenizer's own.
+    `stack` is None for a recipe with a base of its own, `chat_template` for the tokenizer's own; `version` tells
+    its weights from others of that name.
     """
 
     model: str
@@ -33,6 +37,7 @@ class Base:
     chat_template: str | None
     config: dict[str, Any]
     stack: Stack | None = None
+    version: str = ""
 
 
 def read_base(recipe: Recipe) -> Base:
@@ -50,13 +55,15 @@ def read_base(recipe: Recipe) -> Base:
     else:
         raise recipe.error("stack", "missing; give an adapters.yaml, or a base of the recipe's own")
     template = stack.chat_template()
+    folder, config = _config(stack, reference)
     return Base(
         model=str(reference.folder or reference.name),
         revision=reference.revision,
         name=name,
         chat_template=_text(stack, template) if template else None,
-        config=_config(stack, reference),
+        config=config,
         stack=None if recipe.base else stack,
+        version=_version(folder) if reference.folder else folder.name,
     )
 
 
@@ -131,7 +138,8 @@ def _text(stack: Stack, file: Path) -> str:
         raise stack.error("base.chat_template", f"{file} cannot be read: {error}") from None
 
 
-def _config(stack: Stack, reference: Ref) -> dict[str, Any]:
+def _config(stack: Stack, reference: Ref) -> tuple[Path, dict[str, Any]]:
+    """With the folder that it lies in; of the hub's cache that is named by the commit."""
     folder = _folder(stack, reference)
     try:
         config = read_json(folder / "config.json", "a base")
@@ -142,7 +150,19 @@ def _config(stack: Stack, reference: Ref) -> dict[str, Any]:
             raise stack.error("base.model", f"no {missing} in {folder}: not the folder of a whole base")
         if is_offline_mode():
             raise _uncached(stack, reference, missing)
-    return config
+    return folder, config
+
+
+def _version(folder: Path) -> str:
+    """Of a folder's weights, by their files' sizes and ends: all of a 7B's bytes would take a minute."""
+    total = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            total.update(f"{file.name} {size}".encode() + opened.read(ENDS))
+            opened.seek(max(0, size - ENDS))
+            total.update(opened.read())
+    return total.hexdigest()[:16]
 
 
 def _folder(stack: Stack, reference: Ref) -> Path:

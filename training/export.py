@@ -26,18 +26,26 @@ def check_merge(base: Mapping[str, Any], out: Path) -> None:
         raise ConfigError(f"--merge: {out} is there already; remove it, or choose another --out")
 
 
-def merge(model: str | Path, chat_template: str | None, adapter: Path, out: Path, dtype: str, device: str) -> None:
+def merge(
+    model: str | Path,
+    chat_template: str | None,
+    adapter: Path,
+    out: Path,
+    dtype: str,
+    device: str,
+    revision: str | None = None,
+) -> None:
     """Write `out`: the merged weights, the tokenizer, and the chat template that the stack serves the base with.
 
     `dtype` "auto" is the base's own. Raises ConfigError, or Stopped for a full disk or a broken adapter.
     """
-    check_merge(AutoConfig.from_pretrained(model).to_dict(), out)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    check_merge(AutoConfig.from_pretrained(model, revision=revision).to_dict(), out)
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     # Loaded anew, and never in 4 or 8 bit, whatever it was trained on: rounding the sum of base and adapter to
     # so few bits loses precision, and most of what a small adapter adds.
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map=device)
+    base = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype, device_map=device)
     merged = _merged(base, adapter)
     out.parent.mkdir(parents=True, exist_ok=True)
     need, free = merged.get_memory_footprint(), shutil.disk_usage(out.parent).free

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +23,23 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ROOM_WORDS = re.compile(
     r"no space left|disk quota exceeded|file too large|PytorchStreamWriter failed|os error 2[78]", re.I
 )
-NO_MEMORY_WORDS = re.compile(r"out of memory|can't allocate memory|not enough memory", re.I)
+NO_MEMORY_WORDS = re.compile(r"out of ?memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED", re.I)
+SPENT = "seconds.txt"
 
 
 class Guard(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Ends a training that has diverged, before its weights take a good checkpoint's place."""
+    """Ends a training that has diverged, before its weights take a good checkpoint's place.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    It keeps the time, too: `before` are the seconds of the sessions that this one goes on from.
+    """
+
+    def __init__(self, folder: Path, before: float = 0.0) -> None:
+        self._folder, self._before, self._began = folder, before, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of all sessions that the weights come from."""
+        return self._before + time.monotonic() - self._began
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
         """A step's loss, and before a step is saved that of held-out rows with its new weights. Raises Stopped."""
@@ -39,6 +49,18 @@ class Guard(transformers.TrainerCallback):  # type: ignore[misc]  # transformers
                     f"step {state.global_step}: {of} is {logs[key]}: the training diverged; "
                     f"{last_good(self._folder)}; a lower training.learning_rate, or more training.warmup, may help"
                 )
+
+    def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Note the time in the checkpoint."""
+        (self._folder / f"checkpoint-{state.global_step}" / SPENT).write_text(f"{self.seconds:.1f}\n")
+
+
+def spent(checkpoint: Path) -> float:
+    """Seconds of training in a checkpoint; 0 where it was cut off before they were noted."""
+    try:
+        return float((checkpoint / SPENT).read_text())
+    except (OSError, ValueError):
+        return 0.0
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -54,15 +76,15 @@ def last_good(folder: Path) -> str:
 
 
 @contextmanager
-def explained(settings: Settings, folder: Path) -> Iterator[None]:
-    """Raises Stopped where memory or the disk is full; other errors are nobody's fault but the code's."""
+def explained(advice: str, folder: Path) -> Iterator[None]:
+    """Raises Stopped where memory (then with `advice`) or the disk is full; all else is a fault of the code."""
     try:
         yield
     except Stopped:
         raise
     except Exception as error:
         if _is_memory(error):
-            raise Stopped(f"out of memory: {lower(settings)}; {last_good(folder)}") from error
+            raise Stopped(f"out of memory: {advice}; {last_good(folder)}") from error
         if _is_disk(error):
             _drop_partial(folder)
             raise Stopped(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import adapters
 from adapters import Adapter, ConfigError, Stack, with_adapters
 from serve.lint.check import lint_adapter, lint_base
-from serve.lint.finding import Finding
+from serve.lint.finding import Finding, errors
 from serve.lint.library import misplaced
 from training.base import Base
 
@@ -19,7 +20,19 @@ def check_adapter(base: Base, name: str, folder: Path) -> tuple[Finding, ...]:
     except ConfigError as error:
         return (Finding(f"adapters.{name}", str(error)),)
     findings, _ = lint_adapter(stack, name, folder, base.config)
-    return (*lint_base(stack, base.config), *findings, *misplaced(stack, name, folder))
+    # Without a stack it is merged rather than served, and its base is then no fault of its own.
+    bases = (
+        replace(finding, error=finding.error and base.stack is not None)
+        for finding in lint_base(stack, base.config)
+    )
+    return (*bases, *findings, *misplaced(stack, name, folder))
+
+
+def check_name(base: Base, name: str) -> None:
+    """Before the training. Raises ConfigError for a name that is taken, and for a stack that serves no LoRA."""
+    stack = _with(base, name, Path())
+    for finding in errors(lint_base(stack, base.config)) if base.stack else ():
+        raise stack.error(finding.key, finding.text)
 
 
 def _with(base: Base, name: str, folder: Path) -> Stack:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from gguf import GGUFReader
-from huggingface_hub import hf_hub_download
 
 from adapters import ConfigError
 from training.errors import Stopped
@@ -68,20 +67,21 @@ def check_convertible(lora: Mapping[str, Any]) -> None:
         )
 
 
-def gguf(adapter: Path, base: str | Path, out: Path, converter: Path | None = None) -> Gguf:
-    """Write the file `out`. Of the base, a folder or a hub id, only its config.json is read.
+def gguf(adapter: Path, base: Mapping[str, Any], out: Path, converter: Path | None = None) -> Gguf:
+    """Write the file `out`; `base` is the content of the base's config.json, and nothing else of it is needed.
 
     Raises ConfigError where it cannot be done, as the two checks above do, and Stopped where the converter fails.
     """
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     check_convertible(config)
     script = converter or find_converter()
-    local = Path(base).is_dir()
-    sources = Path(base) if local else Path(hf_hub_download(str(base), "config.json")).parent
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     with tempfile.TemporaryDirectory() as scratch:
         plain = _plain(adapter, config, Path(scratch))
+        sources = Path(scratch) / "base"
+        sources.mkdir()
+        (sources / "config.json").write_text(json.dumps(base), encoding="utf-8")
         options = ("--base", str(sources), "--outtype", "f32", "--outfile", str(part), str(plain))
         done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True, check=False)
     if done.returncode or not part.is_file():

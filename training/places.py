@@ -30,7 +30,7 @@ class Places:
     @classmethod
     def of(cls, out: Path, name: str) -> Places:
         """Below `out`; an adapter's own folder holds nothing but what serves it."""
-        return cls(out / name, out / "work" / name)
+        return cls(out / name, out / ".work" / name)
 
     @property
     def merged(self) -> Path:
@@ -57,6 +57,12 @@ class Places:
                 raise ConfigError(f"{self.work}: another training of this name is under way") from None
             yield
 
+    def begin(self, anew: bool) -> None:
+        """A folder to work in, without what an earlier training left where this one begins anew."""
+        if anew:
+            shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+
     def publish(self, scratch: Path) -> None:
         """A whole adapter's folder takes the place of an earlier one; its checkpoints are not needed any more."""
         old = self.work / "replaced"
@@ -75,7 +81,7 @@ def finished(plan: Plan, places: Places, overwrite: bool) -> bool:
         raise ConfigError(f"{places.adapter}: exists, and no training wrote it; give another --name or --out")
     if overwrite or not record.is_file():
         return False
-    if changed := differences(read(record)["decides"], plan.decides):
+    if changed := differences(read(record).get("decides", {}), plan.decides):
         raise ConfigError(
             f"{places.adapter}: holds an adapter that was trained otherwise ({', '.join(changed)}); give another "
             "--name or --out, or --overwrite"
@@ -88,11 +94,8 @@ def resumable(plan: Plan, places: Places, resume: bool, overwrite: bool) -> Path
 
     Raises ConfigError where there is one and nobody said what to do with it, or where it is of another plan.
     """
-    if overwrite:
-        shutil.rmtree(places.work, ignore_errors=True)
-        places.work.mkdir()
     found = checkpoints(places.work)
-    if not found:
+    if overwrite or not found:
         return None
     if not resume:
         raise ConfigError(

@@ -17,13 +17,16 @@ from training.base import Base, load_tokenizer, read_base
 from training.count import Counted, count
 from training.data.load import Dataset, load_examples
 from training.data.tokens import Prepared, prepare
+from training.guard import checkpoints
 from training.lora import lora_config
 from training.model import check_settings
 from training.recipe import Recipe
+from training.settings import Settings
 from training.sft import Rows, steps_of
 from training.words import known_language
 
 MIB = 1 << 20
+POSITIONS = ("max_position_embeddings", "n_positions")
 MOMENTS = 3
 """AdamW keeps two numbers for each weight beside it."""
 
@@ -81,6 +84,7 @@ def plan(recipe: Recipe) -> Plan:
     """Read everything but the base's weights. Raises ConfigError in one line."""
     base = read_base(recipe)
     check_settings(base, recipe.training)
+    _check_length(recipe, base.config)
     if recipe.label is None:
         known_language(recipe.language)
     lora = lora_config(recipe, base)
@@ -88,13 +92,14 @@ def plan(recipe: Recipe) -> Plan:
     tokenizer = load_tokenizer(base)
     length, answer = recipe.training.max_length, recipe.data.max_answer_tokens
     train = prepare(dataset.train, tokenizer, length, answer)
-    held_out = prepare(dataset.held_out, tokenizer, length, answer)
+    held_out = prepare(dataset.held_out, tokenizer, length, answer, "held-out ")
     decides = {
         "base": base.name,
+        "the base's weights": base.version,
         "data": dataset.digest,
         "tokens": _digest([train.rows, held_out.rows]),
         "lora": json.loads(json.dumps(lora.to_dict(), default=_plain)),
-        **{f"training.{key}": value for key, value in recipe.training.model_dump(exclude={"keep"}).items()},
+        **_decisive(recipe.training),
     }
     return Plan(recipe, base, lora, count(base.config, lora), dataset, tokenizer, train, held_out, decides)
 
@@ -107,12 +112,29 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def check_room(plan: Plan, folder: Path) -> None:
     """Raises ConfigError where the checkpoints would not fit on the disk."""
     weights = 4 * plan.counted.trainable
-    need = (plan.recipe.training.keep + 1) * MOMENTS * weights + weights
+    more = plan.recipe.training.keep + 1 - len(checkpoints(folder))
+    need = more * MOMENTS * weights + weights
     free = shutil.disk_usage(folder).free
     if free < need:
         raise ConfigError(
             f"{folder}: {free // MIB} MiB free, and checkpoints and adapter take {need // MIB + 1}: free some, "
             "lower training.keep, or give another folder with --out"
+        )
+
+
+def _decisive(settings: Settings) -> dict[str, Any]:
+    """Without what memory, disk and patience are for: a training can go on with other values of these."""
+    free = {"keep", "save_steps", "checkpointing", "batch_size", "accumulate"}
+    step = {"batch_size x accumulate": settings.batch_size * settings.accumulate}
+    return {f"training.{key}": value for key, value in (step | settings.model_dump(exclude=free)).items()}
+
+
+def _check_length(recipe: Recipe, config: Mapping[str, Any]) -> None:
+    """Raises ConfigError for rows that the base has no places for."""
+    places = next((config[key] for key in POSITIONS if isinstance(config.get(key), int)), None)
+    if places and recipe.training.max_length > places:
+        raise recipe.error(
+            "training.max_length", f"{recipe.training.max_length}, and the base has {places} places"
         )
 
 

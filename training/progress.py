@@ -35,7 +35,10 @@ class Progress(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         if self.bar is not None:
             self.bar.set_postfix(self.shown, refresh=False)
 
-    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        """Close the bar, so that what is printed next starts on a line of its own."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the bar, however the training ended: what is printed next starts on a line of its own."""
         if self.bar is not None:
             self.bar.close()

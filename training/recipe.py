@@ -26,6 +26,8 @@ SECTIONS = ("data", "training", "sampling", "lora")
 """Where a layer changes single keys of what is below it; all other values it replaces."""
 
 COMMAND = "the command line"
+PATHS = (("", "stack"), ("base", "model"), ("base", "chat_template"), ("data", "source"))
+"""Sections and keys that may name a file or a folder."""
 
 Column = Literal["system", "question", "input", "answer", "messages"]
 """What a column of the data can be for; question and input are joined into one user turn."""
@@ -89,7 +91,7 @@ def load_recipe(which: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     Raises ConfigError in one line.
     """
     folder = RECIPES / which if which in names() else Path(which)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise ConfigError(f"{which}: no such recipe; give a folder with {RECIPE}, or one of {', '.join(names())}")
     file = folder / RECIPE
     own = _read(file)
@@ -153,7 +155,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _anchored(keys: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]:
     """Relative paths made absolute: a layer stands in another folder than the recipe."""
     anchored = dict(keys)
-    for section, key in (("", "stack"), ("base", "model"), ("base", "chat_template"), ("data", "source")):
+    for section, key in PATHS:
         part = anchored if not section else anchored.get(section)
         if not isinstance(part, dict) or not isinstance(text := part.get(key), str):
             continue

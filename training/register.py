@@ -27,7 +27,7 @@ from training.recipe import Recipe
 
 def check_register(file: Path, name: str, base: Base, recipe: Recipe) -> None:
     """Raises ConfigError unless the adapter can be written there, and be served from there."""
-    check_stack(load(file), name, base, recipe)
+    check_stack(load(file, "; --register takes a stack that there is"), name, base, recipe)
     check_writable(file, "--register adds the adapter there")
 
 
@@ -82,6 +82,8 @@ def _check_base(stack: Stack, base: Base) -> None:
     there, advice = str(stack.base_ref()), f"; --stack {stack.file} trains for it"
     if base.model != there:
         raise stack.error("base.model", f"is {there}, and the adapter's is {base.model}{advice}")
+    if str(stack.engine_args.get("revision") or "") != (base.revision or ""):
+        raise stack.error("engine.args.revision", f"is not the training's, {base.revision or 'none'}{advice}")
     template = stack.chat_template()
-    if template and base.chat_template and template.read_text(encoding="utf-8") != base.chat_template:
+    if (template.read_text(encoding="utf-8") if template else None) != base.chat_template:
         raise stack.error("base.chat_template", f"differs from that of the training{advice}")

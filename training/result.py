@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from record.origin import Origin
+from adapters import ConfigError
+from record.origin import Gpu, Machine, Origin
 from training.count import Counted
 from training.data.counts import Counts
 from training.manifest import HeldOut
-from training.recipe import Recipe
+from training.recipe import PATHS, Recipe
 
 RUN = "run.json"
 
@@ -45,6 +46,30 @@ class Run:
         """Answers that it learnt from."""
         return self.counts.train - self.overlong
 
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """A folder's run.json. Raises ConfigError where it is not one that `write` has made."""
+        file = folder / RUN
+        try:
+            own = json.loads(file.read_text(encoding="utf-8"))
+            machine = {
+                **own["made_with"]["machine"],
+                "gpus": tuple(Gpu(**it) for it in own["made_with"]["machine"]["gpus"]),
+            }
+            types = {
+                "recipe": Recipe(file=file, **own["recipe"]),
+                "targets": tuple(own["targets"]),
+                "parameters": Counted(**own["parameters"]),
+                "counts": Counts(**{**own["counts"], "changed": tuple(own["counts"]["changed"])}),
+                "losses": tuple(own["losses"]),
+                "held_out_losses": tuple((step, loss) for step, loss in own["held_out_losses"]),
+                "comparison": HeldOut(**own["comparison"]),
+                "made_with": Origin(**{**own["made_with"], "machine": Machine(**machine)}),
+            }
+            return cls(**{**own, **types})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{file}: is no record of a training: {error}; --overwrite trains anew") from None
+
     def write(self, folder: Path) -> None:
         """run.json."""
         own = {
@@ -56,8 +81,10 @@ class Run:
         (folder / RUN).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _without_folders(value: Any) -> Any:
+def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
     """Where things lie on this machine is nobody else's business."""
-    if isinstance(value, dict):
-        return {key: _without_folders(each) for key, each in value.items()}
-    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
+    for section, key in PATHS:
+        part = recipe.get(section) if section else recipe
+        if part and part.get(key) and Path(part[key]).is_absolute():
+            part[key] = Path(part[key]).name
+    return recipe

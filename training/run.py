@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -15,13 +16,13 @@ from serve.lint.files import WEIGHTS
 from serve.lint.peft import largest_rank
 from training.card import PLOT, write_card
 from training.compare import Comparison, Losses, compare
-from training.guard import explained
+from training.guard import explained, lower
 from training.manifest import HeldOut, Manifest, file_digest, write_manifest
 from training.model import load_model
-from training.places import PLANNED, Places, read
+from training.places import PLANNED, Places
 from training.plan import Plan, check_room
 from training.plots import draw_loss
-from training.result import RUN, Run
+from training.result import Run
 from training.sft import MEASURED, Fit, Work, fit, save_adapter
 from training.words import draft_label
 
@@ -32,17 +33,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Made:
-    """An adapter on disk, and whether it beats its base on held-out rows: yes or no, and in words."""
+    """An adapter on disk, and what its training came to."""
 
     folder: Path
-    better: bool
-    said: str
+    run: Run
 
 
-def read_made(places: Places) -> Made:
-    """What an earlier training has left."""
-    record = read(places.adapter / RUN)
-    return Made(places.adapter, record["comparison"]["better"], record["said"])
+def made_before(plan: Plan, places: Places) -> Made:
+    """What an earlier training of this plan has left, described anew: its label or its tags may be others now."""
+    run = dataclasses.replace(Run.read(places.adapter), recipe=plan.recipe, label=label_of(plan))
+    describe(places.adapter, run)
+    return Made(places.adapter, run)
+
+
+def label_of(plan: Plan) -> str:
+    """The recipe's, or else one drafted from its data."""
+    return plan.recipe.label or draft_label(plan.recipe.domain, _texts(plan), plan.recipe.language)
 
 
 def train(plan: Plan, places: Places, resume: Path | None, command: list[str], say: Say) -> Made:
@@ -51,36 +57,56 @@ def train(plan: Plan, places: Places, resume: Path | None, command: list[str], s
     Raises Stopped when it cannot go on; what there is by then is kept for --resume.
     """
     recipe, settings = plan.recipe, plan.recipe.training
+    places.begin(anew=resume is None)
     check_room(plan, places.work)
     planned = json.dumps(plan.decides, indent=1, ensure_ascii=False)
     (places.work / PLANNED).write_text(f"{planned}\n", encoding="utf-8")
     made_with = origin("training", command, PACKAGES)
     if resume:
         say(f"goes on from {resume}")
-    with explained(settings, places.work):
-        # PEFT draws the adapter's first weights before the Trainer sets its seed.
-        set_seed(settings.seed)
+    # PEFT draws the adapter's first weights before the Trainer sets its seed.
+    set_seed(settings.seed)
+    with explained("a smaller base, or training.quantization: nf4, needs less", places.work):
         model = load_model(plan.base, settings)
-        work = Work(places.work, plan.compared, resume)
-        done = fit(model, plan.tokenizer, plan.train.rows, settings, recipe.name, plan.lora, work)
+    work = Work(places.work, plan.compared, resume)
+    done = fit(model, plan.tokenizer, plan.train.rows, settings, recipe.name, plan.lora, work)
+    with explained(lower(settings), places.work):
         comparison = compare(done.model, plan.compared, settings.batch_size)
         scratch = places.work / "adapter"
         shutil.rmtree(scratch, ignore_errors=True)
         save_adapter(done.model, plan.base.name, scratch)
-        _describe(plan, scratch, done, comparison, made_with)
+        run = _run(plan, done, comparison, made_with)
+        _draw(scratch, run, comparison)
+        describe(scratch, run)
         places.publish(scratch)
-    return Made(places.adapter, comparison.better, comparison.line())
+    return Made(places.adapter, run)
 
 
-def _describe(plan: Plan, folder: Path, done: Fit, comparison: Comparison, made_with: Origin) -> None:
-    """Everything but the weights."""
-    recipe, base = plan.recipe, plan.base.name
-    label = recipe.label or draft_label(recipe.domain, _texts(plan), recipe.language)
-    compared = HeldOut(**comparison.record())
-    run = Run(
-        recipe=recipe,
-        label=label,
-        base=base,
+def describe(folder: Path, run: Run) -> None:
+    """run.json, manifest.json and README.md, beside the weights."""
+    run.write(folder)
+    recipe = run.recipe
+    manifest = Manifest(
+        label=run.label,
+        domain=recipe.domain,
+        tags=recipe.tags,
+        system_prompt=recipe.system_prompt,
+        sampling=recipe.sampling,
+        base=run.base,
+        rank=largest_rank(run.decides["lora"]),
+        digest=file_digest(folder / WEIGHTS),
+        dataset=run.counts.source,
+        held_out=run.comparison,
+    )
+    write_manifest(folder, manifest)
+    write_card(folder, run)
+
+
+def _run(plan: Plan, done: Fit, comparison: Comparison, made_with: Origin) -> Run:
+    return Run(
+        recipe=plan.recipe,
+        label=label_of(plan),
+        base=plan.base.name,
         targets=plan.targets,
         parameters=plan.counted,
         counts=plan.dataset.counts,
@@ -90,29 +116,18 @@ def _describe(plan: Plan, folder: Path, done: Fit, comparison: Comparison, made_
         seconds=round(done.seconds, 1),
         losses=tuple(done.losses),
         held_out_losses=tuple(done.held_out),
-        comparison=compared,
+        comparison=HeldOut(**comparison.record()),
         said=comparison.line(),
         decides=plan.decides,
         made_with=made_with,
     )
-    run.write(folder)
-    manifest = Manifest(
-        label=label,
-        domain=recipe.domain,
-        tags=recipe.tags,
-        system_prompt=recipe.system_prompt,
-        sampling=recipe.sampling,
-        base=base,
-        rank=largest_rank(plan.lora.to_dict()),
-        digest=file_digest(folder / WEIGHTS),
-        dataset=plan.dataset.counts.source,
-        held_out=compared,
-    )
-    write_manifest(folder, manifest)
-    title = f"{recipe.name}: {base} on {plan.dataset.counts.source}"
-    on_the_way = Losses(comparison.base.nats[:MEASURED], comparison.base.tokens[:MEASURED])
-    draw_loss(folder / PLOT, title, list(enumerate(done.losses, 1)), done.held_out, on_the_way.mean)
-    write_card(folder, run)
+
+
+def _draw(folder: Path, run: Run, comparison: Comparison) -> None:
+    """The base's line is of the rows that the curve is of."""
+    base = Losses(comparison.base.nats[:MEASURED], comparison.base.tokens[:MEASURED]).mean
+    title = f"{run.recipe.name}: {run.base} on {run.counts.source}"
+    draw_loss(folder / PLOT, title, list(enumerate(run.losses, 1)), run.held_out_losses, base)
 
 
 def _texts(plan: Plan) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +18,15 @@ from transformers.integrations import TensorBoardCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from training.guard import Guard, explained
+from serve.lint.files import CONFIG, WEIGHTS
+from training.guard import Guard, explained, lower, spent
 from training.model import precision, uses_gpu
 from training.progress import Progress
 from training.settings import Settings
 
 Rows = list[dict[str, list[int]]]
 CHECKPOINTS = 10
-"""How many there are in a training, where the recipe does not say when."""
+"""How many there are in a training at most, where the recipe does not say when."""
 
 MEASURED = 64
 """Held-out rows that are enough for a curve."""
@@ -64,8 +65,8 @@ def fit(
 
     Raises Stopped when it cannot go on: not a number, no memory, no room on the disk.
     """
-    started = time.monotonic()
     with _folder(work) as folder:
+        guard, progress = Guard(folder, spent(work.resume) if work and work.resume else 0.0), Progress(label)
         trainer = SFTTrainer(
             model=model,
             args=_arguments(settings, len(rows), folder, work),
@@ -75,26 +76,27 @@ def fit(
             eval_dataset=datasets.Dataset.from_list(work.held_out[:MEASURED]) if work else None,
             processing_class=tokenizer,
             peft_config=lora,
-            callbacks=[Guard(folder), Progress(label), *_logs(work)],
+            callbacks=[guard, progress, *_logs(work)],
         )
         trainer.remove_callback(PrinterCallback)
         _full_precision(trainer.model)
-        with explained(settings, folder):
+        with explained(lower(settings), folder), progress:
             trainer.train(resume_from_checkpoint=str(work.resume) if work and work.resume else None)
     history = trainer.state.log_history
     return Fit(
-        model=trainer.model,
+        # Without the Trainer's wrapper, which makes float32 of all logits, whatever is done with them.
+        model=trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False),
         steps=trainer.state.global_step,
         losses=[entry["loss"] for entry in history if "loss" in entry],
         held_out=[(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry],
-        seconds=time.monotonic() - started,
+        seconds=guard.seconds,
     )
 
 
 def steps_of(settings: Settings, rows: int) -> int:
     """How many times the weights change; the last batch of an epoch may be a smaller one."""
     batches = -(-rows // settings.batch_size)
-    return settings.steps or max(1, int(settings.epochs * -(-batches // settings.accumulate)))
+    return settings.steps or max(1, math.ceil(settings.epochs * -(-batches // settings.accumulate)))
 
 
 def save_adapter(model: Any, base_name: str, out: Path) -> None:
@@ -105,13 +107,15 @@ def save_adapter(model: Any, base_name: str, out: Path) -> None:
     model.save_pretrained(out, save_embedding_layers=False)
     # PEFT's model card is an empty form that names this machine's path to the base.
     (out / "README.md").unlink(missing_ok=True)
+    # safetensors lets nobody else read its file, such as the user who serves.
+    (out / WEIGHTS).chmod((out / CONFIG).stat().st_mode)
 
 
 def _arguments(settings: Settings, rows: int, folder: Path, work: Work | None) -> SFTConfig:
     steps = steps_of(settings, rows)
     # Measured first, then saved: weights that have diverged since the step's own loss become no checkpoint.
-    every = settings.save_steps or max(1, steps // CHECKPOINTS)
-    return SFTConfig(
+    every = settings.save_steps or -(-steps // CHECKPOINTS)
+    arguments = SFTConfig(
         output_dir=str(folder),
         max_steps=settings.steps or -1,
         num_train_epochs=settings.epochs,
@@ -140,6 +144,9 @@ def _arguments(settings: Settings, rows: int, folder: Path, work: Work | None) -
         report_to="none",
         disable_tqdm=True,
     )
+    # Of several GPUs the first: the Trainer would copy the model to all, which neither trl nor 4 bit takes.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _full_precision(model: Any) -> None:
@@ -150,7 +157,7 @@ def _full_precision(model: Any) -> None:
 
 
 def _logs(work: Work | None) -> list[TensorBoardCallback]:
-    # Its own choice of a folder would hold the machine's name.
+    # By default every session gets a folder of its own, and a resumed curve falls apart.
     return [TensorBoardCallback(SummaryWriter(str(work.folder / "logs")))] if work else []
 
 

@@ -62,7 +62,7 @@ def load_examples(recipe: Recipe) -> Dataset:
     counts = _counts(reader, tally, len(train), len(held_out))
     if not examples:
         raise ConfigError(f"{table.source}: nothing to train on in {len(table.rows):,} rows: {counts.left_out()}")
-    check_sides(recipe, places)
+    check_sides(recipe, places, counts.left_out())
     return Dataset(train, held_out, counts, digest((*train, *held_out)))
 
 

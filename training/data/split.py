@@ -42,8 +42,8 @@ def fingerprint(example: Example) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def check_sides(recipe: Recipe, positions: Sequence[float]) -> None:
-    """Raises ConfigError when a side is empty, with what would help."""
+def check_sides(recipe: Recipe, positions: Sequence[float], left_out: str) -> None:
+    """Raises ConfigError when a side is empty, with what would help, and what was left out before."""
     share = recipe.data.held_out
     if min(positions) < share <= max(positions):
         return
@@ -52,9 +52,12 @@ def check_sides(recipe: Recipe, positions: Sequence[float]) -> None:
         (each / 100 for each in _by_distance(share) if min(positions) < each / 100 <= max(positions)), None
     )
     advice = "more rows with other questions help"
+    lost = f" (left out: {left_out})" if left_out else ""
     if helps is not None:
         advice = f"{helps:g} would, and {advice}"
-    raise recipe.error("data.held_out", f"{share:g} of {len(positions)} examples leaves none to {side}; {advice}")
+    raise recipe.error(
+        "data.held_out", f"{share:g} of {len(positions)} examples leaves none to {side}; {advice}{lost}"
+    )
 
 
 def _by_distance(share: float) -> list[int]:

@@ -75,11 +75,15 @@ def encode(example: Example, tokenizer: Any) -> Tokens:
 
 
 def prepare(
-    examples: Sequence[Example], tokenizer: Any, max_length: int, max_answer_tokens: int | None = None
+    examples: Sequence[Example],
+    tokenizer: Any,
+    max_length: int,
+    max_answer_tokens: int | None = None,
+    which: str = "",
 ) -> Prepared:
     """Rows for the trainer. A cut answer would teach to stop in mid-sentence, so what is too long is left out.
 
-    Raises ConfigError when nothing is left, and as `encode` does.
+    Raises ConfigError when nothing is left of `which` examples, and as `encode` does.
     """
     rows: list[dict[str, list[int]]] = []
     overlong = long_answers = 0
@@ -95,7 +99,7 @@ def prepare(
         limits = f"{max_length} tokens (training.max_length)"
         if long_answers:
             limits += f", its answer into {max_answer_tokens} (data.max_answer_tokens)"
-        raise ConfigError(f"none of the {len(examples)} examples fits into {limits}")
+        raise ConfigError(f"none of the {len(examples)} {which}examples fits into {limits}")
     return Prepared(rows, overlong, long_answers)
 
 
