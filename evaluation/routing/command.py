@@ -14,7 +14,7 @@ from typing import Any
 
 from adapters import Calibration, ClassifierName, Stack, check_writable, labels, load
 from evaluation.folder import check_folder
-from evaluation.routing import text
+from evaluation.routing import plots, text
 from evaluation.routing.columns import Records, columns, fitted, halves
 from evaluation.routing.judge import record, texts_of
 from evaluation.routing.report import write
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     mistakes = {way.title: way.mistakes() for way in ways}
     folder = write(arguments.out, figures, mistakes, about)
     print(text.report(figures, mistakes[ways[-1].title]))
-    print(f"\n{folder}: results.json, mistakes.md, reliability.png, coverage.png, sources.png")
+    print(f"\n{folder}: report.html, results.json, {', '.join(plots.FILES)}")
     if stored:
         store(stack.file, stored)
         print(f"\nfitted on {len(fitting):,} other rows, stored in {stack.file}: {by_hand(stored)}")

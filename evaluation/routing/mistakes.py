@@ -9,10 +9,10 @@ import numpy as np
 
 from evaluation.routing.judge import Judge
 from evaluation.routing.rows import Row
-from evaluation.table import clipped
 
 WORST = 50
-EXCERPT = 160
+EXCERPT = 300
+"""Letters of a text in report.html."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,6 @@ def worst(judge: Judge, rows: Sequence[Row], number: int = WORST) -> list[Mistak
     ]
 
 
-def markdown(title: str, mistakes: Sequence[Mistake]) -> str:
-    """One section of mistakes.md. It quotes the data, which results.json never does."""
-    head = ["| row | source | answered | score | right | text |", "|---|---|---|---|---|---|"]
-    rows = [
-        f"| {_cell(each.row.place)} | {_cell(each.row.source)} | {each.chosen} "
-        f"| {each.score:.2f} | {right(each.row)} | {_cell(clipped(excerpt(each.row), EXCERPT))} |"
-        for each in mistakes
-    ]
-    return "\n".join([f"## {title}: the worst {len(mistakes)} mistakes", "", *head, *rows, ""])
-
-
 def right(row: Row) -> str:
     """The label, and what else is accepted."""
     return " or ".join([row.label, *sorted(row.accepted - {row.label})])
@@ -59,7 +48,3 @@ def excerpt(row: Row) -> str:
     """The last turn is what was asked; the ones before it follow."""
     last, *before = reversed(row.words.turns)
     return f"{last}  (before: {' / '.join(reversed(before))})" if before else last
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

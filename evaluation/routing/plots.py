@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.routing import heat
 from evaluation.routing.figures import CURVE, Figures, Group
 from record.drawing import COLOURS, canvas
 
@@ -14,18 +15,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = 3
-"""Side by side in one line of the reliability diagrams."""
+"""Side by side in one line of a picture."""
+
+FILES = CONFUSION, COVERAGE, RELIABILITY, SOURCES = (
+    "confusion.png",
+    "coverage.png",
+    "reliability.png",
+    "sources.png",
+)
 
 
 def draw(columns: Sequence[Figures], folder: Path) -> None:
-    """reliability.png, coverage.png and sources.png."""
+    """All four pictures."""
     lines = -(-len(columns) // PANELS)
-    with canvas(folder / "reliability.png", 3.8 * min(len(columns), PANELS) + 0.6, 4.4 * lines + 0.4) as figure:
+    heat.draw(columns, folder / CONFUSION)
+    with canvas(folder / RELIABILITY, 3.8 * min(len(columns), PANELS) + 0.6, 4.4 * lines + 0.4) as figure:
         _reliability(figure, columns, lines)
-    with canvas(folder / "coverage.png", 10, 4.2 + 0.2 * len(columns)) as figure:
+    with canvas(folder / COVERAGE, 10, 4.2 + 0.2 * len(columns)) as figure:
         _coverage(figure, columns)
     sources = len(columns[0].sources)
-    with canvas(folder / "sources.png", 8, 1.6 + (0.22 * len(columns) + 0.12) * sources) as figure:
+    with canvas(folder / SOURCES, 8, 1.6 + (0.22 * len(columns) + 0.12) * sources) as figure:
         _sources(figure, columns)
 
 
