@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from record.drawing import STYLE
+
 FILE = "report.html"
 TEMPLATE = "page.html.jinja"
+
+DPI, CSS_DPI = STYLE["savefig.dpi"], 96
+"""Of the pictures, and of a browser's pixel: the pictures stay sharp where the screen has finer ones."""
 
 MOST_LINES = 20
 """Of one entry about the run, e.g. of lines that were left out."""
@@ -53,12 +59,28 @@ class Section:
 
 
 @dataclass(frozen=True)
+class _Picture:
+    """A PNG inside the page, in the size that its letters are drawn for."""
+
+    data: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, file: Path) -> _Picture:
+        content = file.read_bytes()
+        across, down = struct.unpack(">II", content[16:24])  # where each PNG says it
+        width, height = (round(pixels * CSS_DPI / DPI) for pixels in (across, down))
+        return cls(f"data:image/png;base64,{base64.b64encode(content).decode()}", width, height)
+
+
+@dataclass(frozen=True)
 class _Shown:
-    """A section as the template takes it."""
+    """A section as the template takes it; each column of its table has a kind."""
 
     section: Section
     paragraphs: Sequence[str]
-    picture: str
+    picture: _Picture | None
     kinds: Sequence[str]
 
 
@@ -86,10 +108,7 @@ def write_page(
 
 
 def _shown(folder: Path, section: Section) -> _Shown:
-    picture = ""
-    if section.picture is not None:
-        content = base64.b64encode((folder / section.picture).read_bytes()).decode()
-        picture = f"data:image/png;base64,{content}"
+    picture = None if section.picture is None else _Picture.of(folder / section.picture)
     paragraphs = [each for each in re.split(r"\n\s*\n", section.text) if each.strip()]
     return _Shown(section, paragraphs, picture, _kinds(section.table) if section.table else ())
 

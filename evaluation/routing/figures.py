@@ -96,7 +96,7 @@ def figures(
     among = metrics.among_adapters(scored)
     latencies = judge.latencies()
     small = {source for source, number in Counter(row.source for row in rows).items() if number < SMALL_SOURCE}
-    others = f"{len(small)} sources of fewer than {SMALL_SOURCE} rows"
+    others = f"{len(small)} source{'s' * (len(small) > 1)} of fewer than {SMALL_SOURCE} rows"
     return Figures(
         title=title,
         calibration=calibration,

@@ -31,8 +31,9 @@ def headlines(shown: Figures, before: Figures | None) -> list[Headline]:
     """Of the last column; `before` the fit, where there was one."""
 
     def share(label: str, now: Interval, then: Interval | None) -> Headline:
-        was = f"; before the fit {then.value:.1%}" if then else ""
-        return Headline(label, f"{now.value:.1%}", f"95 % interval {now.low:.1%} to {now.high:.1%}{was}")
+        was = f"; before the fit {_percent(then.value)}" if then else ""
+        note = f"95 % interval: {100 * now.low:.1f} to {_percent(now.high)}{was}"
+        return Headline(label, _percent(now.value), note)
 
     found = [
         share("Accuracy", shown.accuracy, before.accuracy if before else None),
@@ -41,7 +42,7 @@ def headlines(shown: Figures, before: Figures | None) -> list[Headline]:
     ]
     if ece := shown.ece:
         was = f"; before the fit {before.ece.value:.3f}" if before and before.ece else ""
-        note = f"95 % interval {ece.low:.3f} to {ece.high:.3f}{was}"
+        note = f"95 % interval: {ece.low:.3f} to {ece.high:.3f}{was}"
         found.append(Headline("Calibration error (ECE)", f"{ece.value:.3f}", note))
     if ms := shown.latency_ms:
         found.append(Headline("One text takes", f"{ms.p50:.1f} ms", f"95 of 100 take less than {ms.p95:.1f} ms"))
@@ -62,7 +63,7 @@ def sections(
 
 
 def _overall(columns: Sequence[Figures], left_out: int) -> Section:
-    lines = f" {left_out:,} lines could not be used: they are named at the end." if left_out else ""
+    lines = f"\n\nLines that could not be used: {left_out:,}. They are named at the end." if left_out else ""
     text = (
         "A wrong adapter is worse than a missed one, for which the base answers: the utility counts 1 for a right "
         f"answer, 0 for a missed adapter and -1 for a wrong one.{lines}"
@@ -112,3 +113,7 @@ def _mistakes(title: str, listed: Sequence[Mistake]) -> Section:
     text = "The surer the worse; a wrong adapter counts twice what a missed one does."
     name = f"The worst {len(listed)} mistakes: {title}" if len(listed) > 1 else f"The only mistake: {title}"
     return Section(name, text, table=tables.mistakes("text", listed, EXCERPT), folded=True)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
