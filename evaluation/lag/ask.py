@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from evaluation.client import nats
 from evaluation.lag.engine import Api, EngineError
 from evaluation.lag.tasks import Question
 
@@ -79,8 +80,8 @@ class Asker:
         prompt, reference = self.prompts[index], self._questions[index].answer
         said = self._complete(model, prompt.prompt, max_tokens=len(prompt.answer) + LONGER)["text"]
         forced = self._complete(model, prompt.prompt + prompt.answer, max_tokens=1, prompt_logprobs=0)
-        nats = -sum(_logprobs(forced["prompt_logprobs"], prompt))
-        return Answer(str(said).strip() == reference, nats, len(prompt.answer))
+        cost = nats(forced["prompt_logprobs"], len(prompt.prompt), prompt.answer)
+        return Answer(str(said).strip() == reference, cost, len(prompt.answer))
 
     def _complete(self, model: str, ids: tuple[int, ...], **fields: Any) -> Any:
         body = {"model": model, "prompt": list(ids), "temperature": 0, **fields}
@@ -95,10 +96,3 @@ class Asker:
             return max(adapters, key=lambda name: shares.get(name, 0.0))
 
         return best("scores"), best("votes")
-
-
-def _logprobs(entries: Sequence[dict[str, dict[str, float]] | None], prompt: Prompt) -> Iterator[float]:
-    """Of the answer's tokens."""
-    for token, entry in zip(prompt.answer, entries[len(prompt.prompt) :], strict=True):
-        assert entry is not None
-        yield entry[str(token)]["logprob"]
