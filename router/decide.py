@@ -29,8 +29,10 @@ from router.tags import HEADER
 class Routed:
     """A decision together with what it was made from. One that is known already is the same object each time.
 
-    `text` is the user's last turn, where `router.log_prompts` allows it to be kept; `text_sha256` always. `part`:
-    the name under which the engine has the version that answers, where the adapter has versions.
+    `text` is the user's last turn, where `router.log_prompts` allows it to be kept; `text_sha256` always. `texts`:
+    how many the request has, its turns and its system prompt; those beside `text` are in `earlier`, as JSON, where
+    they may be kept. `judged_by`: the signature of who judged the last turn. `part`: the name under which the
+    engine has the version that answers, where the adapter has versions.
     """
 
     decision: Decision
@@ -39,6 +41,9 @@ class Routed:
     cached: bool = False
     text_sha256: str | None = None
     text: str | None = None
+    texts: int | None = None
+    earlier: str | None = None
+    judged_by: str | None = None
     part: str = ""
 
     @property
@@ -151,16 +156,19 @@ class Decider:
         turns, system = (judged[:-1], judged[-1].scores) if with_system else (judged, None)
         rules = Rules(Policy(self._base, turns[-1].threshold, among.unsure), self._system_weight)
         decision, scores = conclude(words, [turn.scores for turn in turns], system, rules)
-        return Routed(
-            decision, scores, _waited_ms(judged), all(one.cached for one in judged), *self._logged(words)
-        )
+        cached, by = all(one.cached for one in judged), turns[-1].signature
+        return Routed(decision, scores, _waited_ms(judged), cached, *self._logged(words), judged_by=by)
 
     def _unjudged(self, reason: Reason, words: Words, waited_ms: float = 0.0) -> Routed:
         return Routed(Decision(self._base, None, reason), {}, waited_ms, False, *self._logged(words))
 
-    def _logged(self, words: Words) -> tuple[str, str | None]:
-        text = words.turns[-1]
-        return hashlib.sha256(text.encode()).hexdigest(), text if self._keep_text else None
+    def _logged(self, words: Words) -> tuple[str, str | None, int, str | None]:
+        text, texts = words.turns[-1], len(words.turns) + bool(words.system)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if not self._keep_text:
+            return digest, None, texts, None
+        earlier = {"turns": words.turns[:-1], "system": words.system}
+        return digest, text, texts, orjson.dumps(earlier).decode() if texts > 1 else None
 
 
 def _waited_ms(judged: list[Judged]) -> float:

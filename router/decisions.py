@@ -36,7 +36,10 @@ create table if not exists decisions (
   prompt_tokens integer,
   completion_tokens integer,
   status integer not null,
-  error text
+  error text,
+  texts integer,                 -- how many were judged together: the user's turns and the system prompt
+  earlier text,                  -- JSON, those beside the last turn, where router.log_prompts allows it
+  judged_by text                 -- JSON, who judged the last turn: classifiers, digests, temperatures, thresholds
 );
 create index if not exists decisions_request on decisions (request_id);
 create table if not exists feedback (
@@ -49,7 +52,10 @@ create table if not exists feedback (
 );
 create index if not exists feedback_request on feedback (request_id);
 """
-COLUMNS = 17
+ADDED = {"texts": "integer", "earlier": "text", "judged_by": "text"}
+"""Columns that logs of before do not have; their old rows say null."""
+
+COLUMNS = 20
 AT_ONCE = (128, 32, 8, 1)
 """Rows in one statement. Many, because sqlite3 lets go of Python's lock at each, and gets it back only when a busy
 event loop's turn is over, 5 ms later; few sizes, because it keeps every statement that it has compiled."""
@@ -84,6 +90,7 @@ class DecisionLog:
             file.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(_open(file)) as database:
                 database.executescript(SCHEMA)
+                _migrate(database)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"router.decision_log: {file}: {error}") from None
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
@@ -201,6 +208,9 @@ def _row(life: Life) -> tuple[Any, ...]:
         life.completion_tokens,
         life.status,
         life.error,
+        routed.texts if routed else None,
+        routed.earlier if routed else None,
+        routed.judged_by if routed else None,
     )
 
 
@@ -224,8 +234,19 @@ def _open(file: Path) -> sqlite3.Connection:
     return database
 
 
+def _migrate(database: sqlite3.Connection) -> None:
+    """Several workers may begin at once: under a lock, whoever is first adds them."""
+    database.execute("begin immediate")
+    there = {row[1] for row in database.execute("pragma table_info(decisions)")}
+    for name, kind in ADDED.items():
+        if name not in there:
+            database.execute(f"alter table decisions add column {name} {kind}")
+    database.commit()
+
+
 def _with_feedback(database: sqlite3.Connection, row: dict[str, Any]) -> dict[str, Any]:
     row["scores"] = orjson.loads(row["scores"]) if row["scores"] else {}
+    row |= {key: row[key] and orjson.loads(row[key]) for key in ("earlier", "judged_by")}
     said = database.execute(
         "select time, key, adapter, rating, comment from feedback where request_id = ? order by time",
         (row["request_id"],),

@@ -249,8 +249,8 @@ def test_old_decisions_and_what_was_said_of_them_are_deleted(tmp_path: Path) -> 
     ages = {f"old-{number}": 3 * 86_400 for number in range(2500)} | {"new": 3600}
     with contextlib.closing(sqlite3.connect(file)) as database:
         for name, age in ages.items():
-            row = (now - age, name, "", "/", *[None] * 8, 1.0, None, None, 200, None)
-            database.execute(f"insert into decisions values ({', '.join('?' * 17)})", row)
+            row = (now - age, name, "", "/", *[None] * 8, 1.0, None, None, 200, *[None] * 4)
+            database.execute(f"insert into decisions values ({', '.join('?' * 20)})", row)
             database.execute("insert into feedback values (?, ?, '', null, 'up', null)", (now - age, name))
         database.commit()
     DecisionLog(file).close()

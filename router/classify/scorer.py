@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import orjson
+
 from adapters import ClassifierName, Stack, labels
 from router.choose import probabilities
 from router.classify import Classifier, Logits
@@ -18,12 +20,13 @@ from router.classify.batcher import Batcher, Bounds
 @dataclass(frozen=True)
 class Judged:
     """Probabilities of the candidates, best first; the threshold of the classifier that gave them; how long they
-    were waited for (ms); whether all was known."""
+    were waited for (ms); whether all was known; what `signature` says of them."""
 
     scores: Mapping[str, float]
     threshold: float
     ms: float
     cached: bool
+    signature: str | None = None
 
 
 class Calibrated(Protocol):
@@ -42,6 +45,7 @@ class Stage:
     batcher: Batcher
     temperature: float
     threshold: float
+    signature: str | None = None
 
 
 def first_sure(
@@ -73,12 +77,13 @@ class Scorer:
         bounds = Bounds(
             router.batch_size, router.batch_wait_ms / 1000, router.classify_timeout_s, router.cache_entries
         )
-        stages = []
-        for name, classifier in classifiers.items():
+        stages, names = list[Stage](), tuple(classifiers)
+        for place, (name, classifier) in enumerate(classifiers.items(), 1):
             calibration = router.calibrated(name)
             own = bounds if classifier.batches else replace(bounds, size=1)
             batcher = Batcher(classifier, own, digest(stack, name))
-            stages.append(Stage(batcher, calibration.temperature, calibration.threshold or 0.0))
+            signed = signature(stack, names[:place])
+            stages.append(Stage(batcher, calibration.temperature, calibration.threshold or 0.0, signed))
         return cls(stages, router.classify_timeout_s)
 
     async def judge(self, texts: Sequence[str], candidates: Sequence[str]) -> list[Judged]:
@@ -96,7 +101,7 @@ class Scorer:
     def _known(self, text: str, candidates: Sequence[str]) -> Judged | None:
         """The answer without waiting, where every stage that is needed for it is cached."""
         found = first_sure(self._stages, self._cached(text), candidates)
-        return found and Judged(found[1], self._stages[found[0]].threshold, 0.0, cached=True)
+        return found and self._judged(*found, 0.0, cached=True)
 
     def _cached(self, text: str) -> Iterator[Logits]:
         """Of the first stages, as many as have it."""
@@ -114,7 +119,11 @@ class Scorer:
             while (found := first_sure(self._stages, logits, candidates)) is None:
                 logits.append(await self._stages[len(logits)].batcher.logits(text))
         ms = (time.perf_counter() - began) * 1000
-        return Judged(found[1], self._stages[found[0]].threshold, ms, cached=False)
+        return self._judged(*found, ms, cached=False)
+
+    def _judged(self, index: int, scores: Mapping[str, float], ms: float, cached: bool) -> Judged:
+        stage = self._stages[index]
+        return Judged(scores, stage.threshold, ms, cached, stage.signature)
 
 
 def digest(stack: Stack, name: ClassifierName) -> bytes:
@@ -122,3 +131,20 @@ def digest(stack: Stack, name: ClassifierName) -> bytes:
     parts = [name, stack.router.weights(name) or "", stack.base.name]
     parts += [f"{adapter}={label.text}" for adapter, label in labels(stack).items()]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
+
+
+def signature(stack: Stack, names: Sequence[ClassifierName]) -> str:
+    """What probabilities depend on beside the texts, where the last of these classifiers gave them: JSON for the
+    decision log, so that they can be replayed under other settings."""
+    chain = []
+    for name in names:
+        scalars = stack.router.calibrated(name)
+        chain.append(
+            {
+                "classifier": name,
+                "digest": digest(stack, name).hex(),
+                "temperature": scalars.temperature,
+                "threshold": scalars.threshold or 0.0,
+            }
+        )
+    return orjson.dumps({"chain": chain, "system_weight": stack.router.system_weight}).decode()
