@@ -7,6 +7,7 @@ import sys
 
 from adapters import ConfigError
 from evaluation.lag import command as lag
+from evaluation.replay import command as replay
 from evaluation.routing import command as routing
 from evaluation.routing.rows import HALF, DataError
 
@@ -19,6 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     routing.add_arguments(commands.add_parser("routing", help="the router's decisions against labelled texts"))
     lag.add_arguments(
         commands.add_parser("lag", help="LAG's choice per token against routers and the right adapter")
+    )
+    replay.add_arguments(
+        commands.add_parser("replay", help="logged requests decided again under other settings, and what changes")
     )
     if HALF.search(" ".join(argv)):
         parser.error("the arguments are not UTF-8, and a report quotes them")

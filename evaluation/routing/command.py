@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of this command."""
     parser.add_argument("data", nargs="+", type=Path, metavar="DATA.jsonl", help="labelled rows, one per line")
     parser.add_argument("--config", default="adapters.yaml", help="the stack (default: %(default)s)")
-    parser.add_argument("--classifier", type=_classifiers, metavar="NAME[,NAME]", help="default: the stack's own")
+    parser.add_argument("--classifier", type=classifiers, metavar="NAME[,NAME]", help="default: the stack's own")
     parser.add_argument(
         "--fit", action="store_true", help="fit temperature and threshold, store them in the stack"
     )
@@ -78,7 +78,8 @@ def with_classifiers(stack: Stack, names: tuple[ClassifierName, ...] | None) -> 
     return stack.model_copy(update={"router": router.model_copy(update={"classifier": names, "model": model})})
 
 
-def _classifiers(text: str) -> tuple[ClassifierName, ...]:
+def classifiers(text: str) -> tuple[ClassifierName, ...]:
+    """An argument's. Raises ArgumentTypeError."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     known = typing.get_args(ClassifierName)
     for name in names:

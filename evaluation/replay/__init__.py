@@ -1,0 +1,1 @@
+"""`python -m evaluation replay`: logged requests, decided again under other settings."""
