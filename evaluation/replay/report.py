@@ -26,8 +26,8 @@ MARGIN = (
     "probability: to the next model, or to the threshold. Both scores are of the model that answers."
 )
 THUMBS = (
-    "Fixed: the model that somebody named as right was not chosen, and would be. Broken: it was, and would not be; "
-    "or a thumb was up, and another model would answer. A thumb down may be about the answer rather than the model."
+    "Fixed: the model that somebody named as right was not chosen, and would be. Broken: it was, and would not "
+    "be; or a thumb was up, and another model would answer. A thumb down may be about the answer, not the model."
 )
 LEFT = (
     "Scores in the log are enough for another threshold, and of single texts for another temperature. Another "
