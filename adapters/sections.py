@@ -205,6 +205,7 @@ class Adapter(Part):
     tags: Tags = {}
     system_prompt: str | None = Field(default=None, min_length=1)
     sampling: Sampling = Sampling()
+    disclaimer: str | None = Field(default=None, pattern=r"\w", max_length=500)  # as a header, 6 KB at most
     allow_pickle: bool = False
 
     @cached_property

@@ -6,7 +6,9 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from router.asgi import Headers, Request
 from router.decide import Routed
@@ -24,7 +26,7 @@ class Call:
     """What to ask, and where the answer goes. `complete` is called when nothing is missing.
 
     `explain`: the client asks which adapter gave each token. `until`: the event loop's time at which the answer is
-    cut off.
+    cut off. `disclaimer`: what the adapter's answers are told with.
     """
 
     endpoint: Endpoint
@@ -37,11 +39,14 @@ class Call:
     explain: bool = False
     until: float = math.inf
     hide_usage: bool = False
+    disclaimer: str | None = None
     started: bool = False
 
     async def start(self, status: int, headers: Headers) -> None:
         """The engine's headers and our own."""
         ours = self._own_headers()
+        if self.disclaimer and status < 400:
+            ours.append((b"x-lora-select-disclaimer", _percent_encoded(self.disclaimer)))
         names = {name for name, _ in ours}
         kept = [pair for pair in headers if pair[0] not in names]
         self.started, self.life.status = True, status
@@ -76,3 +81,9 @@ class Call:
     def _own_headers(self) -> Headers:
         cache: Headers = [(b"x-lora-select-cache", self.life.cache.encode())] if self.life.cache else []
         return [*self.request.identity, *self.routed.headers, *cache]
+
+
+@lru_cache(maxsize=256)
+def _percent_encoded(text: str) -> bytes:
+    """As encodeURIComponent has it: a header holds latin-1 alone, and may be split at its commas."""
+    return quote(text, safe="").encode()

@@ -109,9 +109,11 @@ class Forwarder:
 
     def _body(self, call: Call) -> dict[str, Any]:
         """What the engine gets: `model`, the adapter's defaults, an id of our own for an answer that is explained,
-        and for a stream the request for its usage."""
+        and for a stream the request for its usage. What the client is told with the answer is noted: an adapter
+        may be gone when its last answer begins."""
         adapter = self._roster.lineup.stack.adapters.get(call.routed.decision.model)
         sent = filled(call.body, call.endpoint, call.routed.asked_for, adapter)
+        call.disclaimer = adapter.disclaimer if adapter and call.endpoint.generates else None
         if call.explain:  # with an id of its choice, a client could ask for the explanation of another's answer
             sent["request_id"] = secrets.token_hex(16)
         if self._stack.router.stream_usage and sent.get("stream") is True and not call.endpoint.tells_usage:

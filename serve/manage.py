@@ -21,7 +21,7 @@ from adapters import (
 )
 
 COLUMNS = ("name", "state", "version", "rank", "slot", "requests", "reason")
-GIVEN = ("label", "system_prompt", "allow_pickle", "sampling", "tags", "versions")
+GIVEN = ("label", "system_prompt", "allow_pickle", "sampling", "disclaimer", "tags", "versions")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -102,6 +102,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     adding.add_argument("--system-prompt")
     adding.add_argument("--sampling", type=json.loads, metavar="JSON", help='such as {"temperature": 0.2}')
+    adding.add_argument("--disclaimer", metavar="TEXT", help="told with every answer")
     adding.add_argument("--allow-pickle", action="store_true")
     removing = commands.add_parser("remove", parents=[common], help="drain and unload an adapter")
     removing.add_argument("name")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from tests.servers import serving
 
@@ -18,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 BASE = "demo-base"
 HOSTILE = "<img src=x onerror=window.hacked=1> {{hacked}} ${hacked}"
 ANSWER = "This is an answer that comes in word by word so that a reader can watch it grow"
+DISCLAIMER = f"Ask a doctor; fragt einen Arzt; 请咨询医生 {HOSTILE}"
 JUNK_ANSWER = f"{HOSTILE} **not bold** <script>window.hacked=1</script> ![x](http://example.com/x.png)"
 
 
@@ -113,6 +115,8 @@ def _headers(decision: dict[str, Any]) -> list[tuple[bytes, bytes]]:
         "x-lora-select-classify-ms": f"{decision['classify_ms']:.1f}",
         "x-request-id": "test",
     }
+    if decision["model"] == "medical":
+        values["x-lora-select-disclaimer"] = quote(DISCLAIMER, safe="")
     if "score" in decision:
         values["x-lora-select-score"] = f"{decision['score']:.4f}"
     return [(name.encode(), value.encode()) for name, value in values.items()]

@@ -32,6 +32,7 @@ from tests.stack import ADMIN_KEY, DEMO, ROOT, Running
 PROMPT = SAMPLES[0].question
 WEIGHTS = ("legal", "medical", "finance")
 GUEST = "gardening, roses, lawns"
+ASK = "Ask a gardener: it's no advice."
 
 
 def admin(running: Running, method: str, path: str = "", body: Any = None) -> tuple[int, Any]:
@@ -300,7 +301,9 @@ def serve(running: Running, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_adapters_from_the_command_line(running: Running, guest: Path) -> None:
     before = running.stack.file.read_text()
-    added = serve(running, "add", "guest", str(guest), "--label", GUEST, "--tag", "audience=gardener")
+    added = serve(
+        running, "add", "guest", str(guest), "--label", GUEST, "--tag", "audience=gardener", "--disclaimer", ASK
+    )
     assert (added.returncode, "serving" in added.stdout) == (0, True), added.stderr
     assert running.stack.file.read_text() == before
     shown = serve(running, "list").stdout
@@ -310,7 +313,12 @@ def test_adapters_from_the_command_line(running: Running, guest: Path) -> None:
     saved = serve(running, "add", "guest", "--save")
     assert saved.returncode == 0, saved.stderr
     entry = yaml.safe_load(running.stack.file.read_text())["adapters"]["guest"]
-    assert entry == {"path": "./roots/guest", "label": GUEST, "tags": {"audience": ["gardener"]}}
+    assert entry == {
+        "path": "./roots/guest",
+        "label": GUEST,
+        "tags": {"audience": ["gardener"]},
+        "disclaimer": ASK,
+    }
     gone = serve(running, "remove", "guest", "--save")
     assert gone.returncode == 0, gone.stderr
     assert yaml.safe_load(running.stack.file.read_text()) == yaml.safe_load(before)

@@ -106,12 +106,18 @@ def test_what_is_added_is_chosen_as_soon_as_that_is_said(up: Managed) -> None:
 def test_words_tags_and_defaults_change_with_an_update(up: Managed) -> None:
     assert up.admin("POST", body=GUEST | {"label": "sailing, boats"})[0] == 200
     assert up.chosen(COOKING) == "base"
-    new = {"name": "guest", "label": GUEST["label"], "tags": {"audience": "cook"}, "system_prompt": "Be brief."}
+    new = {
+        "name": "guest",
+        "label": GUEST["label"],
+        "tags": {"audience": "cook"},
+        "system_prompt": "Be brief.",
+        "disclaimer": "No cook.",
+    }
     assert up.post("/route", {"text": COOKING}, x_lora_select_tags="audience=cook")[0] == 400
     assert up.admin("POST", body=new)[0] == 200
     assert up.chosen(COOKING) == "guest"
     assert up.post("/route", {"text": LEGAL}, x_lora_select_tags="audience=cook")[1]["model"] in ("guest", "base")
-    up.post(body=chat(COOKING, model="guest"))
+    assert up.post(body=chat(COOKING, model="guest"))[2]["x-lora-select-disclaimer"] == "No%20cook."
     assert up.engine.seen[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
 
 

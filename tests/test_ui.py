@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests import browser
 from tests.browser import LAPTOP, PHONE, ask
-from tests.fake_router import ANSWER, BASE, HOSTILE, JUNK_ANSWER, FakeRouter
+from tests.fake_router import ANSWER, BASE, DISCLAIMER, HOSTILE, JUNK_ANSWER, FakeRouter
 from tests.servers import free_port, serving
 from ui.badge import badge, percent
 from ui.chat import Decision
@@ -84,6 +84,8 @@ def test_an_answer_streams_in_and_its_badge_says_who_and_why(
     assert seen.bars == {"medical": "92 %", "legal": "3 %", "finance": "3 %", BASE: "<1 %"}
     widths = page.locator(".ls-fill").evaluate_all("bars => bars.map(bar => bar.offsetWidth)")
     assert widths[0] > 10 * widths[1]
+    assert page.locator(".ls-disclaimer").inner_text() == DISCLAIMER
+    assert page.evaluate("window.hacked") is None
 
 
 @needs_browser
@@ -116,6 +118,7 @@ def test_models_stand_in_the_routers_order_and_a_named_one_is_asked(page: Page, 
     browser.choose(page, "finance")
     seen = ask(page, "What helps against a burn?")
     assert (seen.model, seen.reason, seen.score, seen.bars) == ("finance", "named by you", "", {})
+    assert page.locator(".ls-disclaimer").count() == 0
     assert router.requests[-1]["model"] == "finance"
 
 

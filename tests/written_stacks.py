@@ -45,6 +45,7 @@ adapters = st.builds(
     sampling=st.fixed_dictionaries(
         {}, optional={"temperature": st.sampled_from((0, 1e-7, 0.2)), "stop": st.lists(words, max_size=2)}
     ),
+    disclaimer=st.none() | words.filter(lambda word: re.search(r"\w", word)),
     allow_pickle=st.booleans(),
 )
 

@@ -30,10 +30,17 @@ def below(answer: Answer) -> str:
     told = CUT if answer.finish_reason == "length" else None
     parts = (
         notice(answer.error or told or "", error=bool(answer.error)) if answer.error or told else "",
+        disclaimer(answer.decision) if answer.decision else "",
         badge(answer.decision) if answer.decision else "",
         "" if answer.done else WAITING,
     )
     return f'<div class="ls-below" aria-busy="{str(not answer.done).lower()}">{"".join(parts)}</div>'
+
+
+def disclaimer(decision: Decision) -> str:
+    """What the stack wants to be read with every answer of this model."""
+    told = _text(decision.disclaimer)
+    return f'<p class="ls-disclaimer" role="note" aria-label="Disclaimer">{told}</p>' if told.strip() else ""
 
 
 def badge(decision: Decision) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
@@ -24,13 +25,15 @@ REDRAW_S = 0.05
 
 @dataclass(frozen=True)
 class Decision:
-    """Which model answered, and why. `score` is None when the client named the model."""
+    """Which model answered, and why. `score` is None when the client named the model. `disclaimer`: what its stack
+    tells with every answer of it."""
 
     model: str
     reason: str
     score: float | None = None
     classify_ms: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    disclaimer: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def read_decision(headers: Mapping[str, str]) -> Decision | None:
         reason=headers.get(f"{HEADER}reason", ""),
         score=_number(headers.get(f"{HEADER}score")),
         classify_ms=_number(headers.get(f"{HEADER}classify-ms")),
+        disclaimer=unquote(headers.get(f"{HEADER}disclaimer", "")),
     )
 
 
