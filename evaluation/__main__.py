@@ -1,4 +1,4 @@
-"""`python -m evaluation routing DATA.jsonl` or `lag`: is the choice right? A table, and a report in reports/."""
+"""`python -m evaluation routing`, `adapters`, `lag`, `safety` or `replay`: a table, and a report in reports/."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from evaluation.lag import command as lag
 from evaluation.replay import command as replay
 from evaluation.routing import command as routing
 from evaluation.routing.rows import HALF, DataError
+from evaluation.safety import command as safety
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 a report was made (it counts the rows that were left out), 2 data or stack are at fault."""
+    """Exit codes: 0 a report was made (it counts the rows that were left out), 1 what it checks does not hold,
+    2 data or stack are at fault."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m evaluation", description="Reports on what is chosen.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -24,18 +26,22 @@ def main(argv: list[str] | None = None) -> int:
     replay.add_arguments(
         commands.add_parser("replay", help="logged requests decided again under other settings, and what changes")
     )
+    safety.add_arguments(
+        commands.add_parser(
+            "safety", help="disclaimers and emergencies of a running stack; exit code 1: one lacks"
+        )
+    )
     if HALF.search(" ".join(argv)):
         parser.error("the arguments are not UTF-8, and a report quotes them")
     arguments = parser.parse_args(argv)
     try:
-        arguments.run(arguments, argv)
+        return int(arguments.run(arguments, argv) or 0)
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":
