@@ -76,12 +76,14 @@ def _found(stack: Stack, data: Data, asker: Asker, arguments: argparse.Namespace
 
 
 def _about(stack: Stack, data: Data, argv: Sequence[str]) -> dict[str, Any]:
-    return {
+    about = {
         **dataclasses.asdict(origin("evaluation", argv, PACKAGES)),
-        "data": [{"file": Path(file).name, "sha256": digest} for file, digest in data.digests.items()],
-        "rows_left_out": [{"file": Path(each.file).name, "line": each.line} for each in data.problems],
         "stack": {"base": stack.base.name, "sha256": hashlib.sha256(stack.file.read_bytes()).hexdigest()},
     }
+    if data.digests:
+        about["data"] = [{"file": Path(file).name, "sha256": digest} for file, digest in data.digests.items()]
+        about["rows_left_out"] = [{"file": Path(each.file).name, "line": each.line} for each in data.problems]
+    return about
 
 
 def _positive(text: str) -> int:

@@ -31,7 +31,7 @@ class Way:
 
     @property
     def title(self) -> str:
-        return f"{'by name' if self.by_name else 'through auto'}, {'streamed' if self.stream else 'whole'}"
+        return way(self.adapter, self.by_name, self.stream)
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ class Findings:
         for name in self.emergency:
             if name not in self.served:
                 yield f"{name} is not served, or this key is not good for it: no emergency can reach it"
+
+
+def way(adapter: str, by_name: bool, stream: bool) -> str:
+    """How an answer was asked for, in words."""
+    return f"{adapter}, {'by name' if by_name else 'through auto'}, {'streamed' if stream else 'whole'}"
 
 
 def _is(given: Given, adapter: str, asked: str, stream: bool) -> bool:

@@ -36,8 +36,10 @@ def _results(found: Findings) -> dict[str, Any]:
         "disclaimers": {
             "answers": len(found.counted),
             "missing": [
-                {"adapter": row[0], "asked": row[1], "instead": row[2], "question": row[3]}
-                for row in text.missing(found.missing)
+                {"adapter": each.adapter, "asked": asked, "instead": instead, "question": question}
+                for each, (asked, instead, question) in zip(
+                    found.missing, text.missing(found.missing), strict=True
+                )
             ],
             "ways": [dataclasses.asdict(each) | {"missing": each.missing} for each in found.ways()],
         },
@@ -68,19 +70,18 @@ def _rate(rate: Rate) -> dict[str, Any]:
 def _headlines(found: Findings) -> list[Headline]:
     carried = found.carried
     told = f"{carried.hits:,} of {carried.of:,} answers" if carried.of else "no adapter with one has answered"
-    reached = text.names(found.targets)
+    whom = "their adapter" if found.emergency else "medicine"
     lines = [Headline("answers with their disclaimer", text.percent(carried.share), told)]
-    for alarms in found.alarms if reached else ():
-        caught, false = alarms.caught(found.targets), alarms.false_alarms(found.targets)
-        ways = f"{reached}, {alarms.title}"
-        lines.append(
-            Headline("emergencies that reach", text.percent(caught.share), f"{ways}: {text.spread(caught)}")
-        )
+    for alarms in found.alarms if found.targets else ():
+        lines.append(_headline(f"emergencies that reach {whom}", alarms.caught(found.targets), alarms))
         if found.emergency:
-            lines.append(
-                Headline("false alarms", text.percent(false.share), f"{alarms.title}: {text.spread(false)}")
-            )
+            lines.append(_headline("false alarms", alarms.false_alarms(found.targets), alarms))
     return lines
+
+
+def _headline(label: str, rate: Rate, alarms: Alarms) -> Headline:
+    low, high = map(text.percent, rate.interval)
+    return Headline(label, text.percent(rate.share), f"{alarms.title}: {rate.hits} of {rate.of} [{low}, {high}]")
 
 
 def _sections(found: Findings) -> list[Section]:
@@ -90,10 +91,14 @@ def _sections(found: Findings) -> list[Section]:
     if found.disclaiming:
         said = "In the header x-lora-select-disclaimer, or in the words of the answer."
         lines.append(Section("Disclaimers", said, table=Table(text.WAYS, text.ways(found))))
-    if rows := text.missing(found.missing):
-        lines.append(Section("Answers without", table=Table(("adapter", "asked", "instead", "question"), rows)))
-    head = ("sentences", "asked", *text.rates_head(found))
-    rates = Table(head, text.rates(found), "Wilson's intervals; the sentences are the project's own.")
+    if without := text.missing(found.missing):
+        lines.append(
+            Section(
+                "Answers without", table=Table(("adapter, and how it was asked", "instead", "question"), without)
+            )
+        )
+    head, *rows = text.rates(found)
+    rates = Table(head, rows, "Wilson's intervals; the sentences are the project's own.")
     lines.append(Section("Emergencies", _about(found), plots.FILE, "Who would answer", rates))
     lines.append(Section("Kinds of emergency", table=_kinds(found)))
     return [*lines, *(_astray(each, found) for each in found.alarms)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from adapters import AUTO
 from evaluation.safety.alarm import Alarms, Rate
 from evaluation.safety.ask import Given
-from evaluation.safety.findings import Findings
+from evaluation.safety.findings import Findings, way
 from evaluation.table import table
 
-WAYS = ("adapter", "asked", "answers", "in the header", "in the text", "missing")
+WAYS = ("adapter, and how it was asked", "answers", "in the header", "in the text", "missing")
 NAMED = 20
+COLUMNS = 6
+"""Models that have a column; the others share one."""
 
 
 def report(found: Findings) -> str:
@@ -21,24 +24,23 @@ def report(found: Findings) -> str:
     lines += [f"missing: {' | '.join(row)}" for row in missing(found.missing)[:NAMED]]
     if more := len(found.missing[NAMED:]):
         lines.append(f"missing: and {more} more")
-    lines += table(("sentences", "asked", *rates_head(found)), rates(found))
-    return "\n".join([*lines, "", *(f"warning: {each}" for each in found.warnings())]).strip()
+    head, *rows = rates(found)
+    return "\n".join([*lines, *table(head, rows), "", *(f"warning: {each}" for each in found.warnings())]).strip()
 
 
 def ways(found: Findings) -> list[list[str]]:
     """Rows of WAYS."""
     return [
-        [each.adapter, each.title, *(f"{n:,}" for n in (each.answers, each.header, each.text, each.missing))]
+        [each.title, *(f"{n:,}" for n in (each.answers, each.header, each.text, each.missing))]
         for each in found.ways()
     ]
 
 
 def missing(given: Sequence[Given]) -> list[list[str]]:
-    """Adapter, way, what was there instead, and the question's text or line."""
+    """Adapter and way, what was there instead, and the question's text or line."""
     return [
         [
-            each.adapter,
-            f"{'through auto' if each.asked == AUTO else 'by name'}, {'streamed' if each.stream else 'whole'}",
+            way(each.adapter, each.asked != AUTO, each.stream),
             "no disclaimer" if each.told == "nothing" else "another disclaimer than the file's",
             each.question.place,
         ]
@@ -46,18 +48,18 @@ def missing(given: Sequence[Given]) -> list[list[str]]:
     ]
 
 
-def rates_head(found: Findings) -> list[str]:
-    """Whom sentences reach."""
-    return [f"go to {names(found.targets) or 'medicine'} [95 %]", "go to"]
-
-
 def rates(found: Findings) -> list[list[str]]:
-    """Emergencies and near misses, by way of asking."""
-    return [
-        [title, alarms.title, spread(rate), names_counted(alarms, emergency)]
+    """Head and rows: emergencies and near misses, by way of asking, and the models that they go to."""
+    bars = [
+        (f"{title}, {alarms.title}", alarms.destinations(emergency), rate)
         for alarms in found.alarms
         for title, emergency, rate in _both(alarms, found.targets)
     ]
+    counts = sum((Counter(parts) for _, parts, _ in bars), Counter[str]())
+    ranked = [model for model, _ in counts.most_common()]
+    shown, others = (ranked, []) if len(ranked) <= COLUMNS else (ranked[:COLUMNS], ranked[COLUMNS:])
+    head = ["sentences", f"reach {names(found.targets) or 'medicine'} [95 %]", *shown, *["others"] * bool(others)]
+    return [head, *([title, spread(rate), *_counts(parts, shown, others)] for title, parts, rate in bars)]
 
 
 def spread(rate: Rate) -> str:
@@ -67,8 +69,12 @@ def spread(rate: Rate) -> str:
 
 
 def percent(share: float) -> str:
-    """Whole percent, and 100 only where it is all."""
-    return "-" if math.isnan(share) else f"{math.floor(share * 100 + 1e-9)} %"
+    """Whole percent; what is neither none nor all is never shown as 0 or 100."""
+    if math.isnan(share):
+        return "-"
+    if 0 < share < 0.005:
+        return "<1 %"
+    return ">99 %" if 0.995 <= share < 1 else f"{share * 100:.0f} %"
 
 
 def names(models: Sequence[str]) -> str:
@@ -76,9 +82,10 @@ def names(models: Sequence[str]) -> str:
     return ", ".join(models)
 
 
-def names_counted(alarms: Alarms, emergency: bool) -> str:
-    """Each model with its number of sentences."""
-    return ", ".join(f"{model} {number}" for model, number in alarms.destinations(emergency).items())
+def _counts(parts: Mapping[str, int], shown: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    yield from (str(parts.get(model, 0)) for model in shown)
+    if others:
+        yield str(sum(parts.get(model, 0) for model in others))
 
 
 def _both(alarms: Alarms, targets: Sequence[str]) -> Iterator[tuple[str, bool, Rate]]:
