@@ -323,6 +323,7 @@ def test_broken_rows_are_named_and_left_out(tmp_path: Path, capsys: pytest.Captu
 
 def old_log(file: Path, rows: Sequence[Life]) -> None:
     """As a router wrote it that did not log who judged."""
+    assert tuple(ADDED) == logs.LATER
     log = DecisionLog(file)
     log.ended(rows)
     log.close()

@@ -16,10 +16,12 @@ import orjson
 
 from adapters import ConfigError
 from router.conversation import Words
-from router.decisions import ADDED
 
 NEEDED = ("time", "request_id", "key", "text", "model", "reason", "score", "scores")
-"""Every log has them since there is one; those of `ADDED` came later."""
+"""Every log has them."""
+
+LATER = ("texts", "earlier", "judged_by")
+"""An older router's has not."""
 
 FEEDBACK = ("time", "request_id", "key", "adapter", "rating")
 KNOWN_SIGNATURES = 1024
@@ -115,7 +117,7 @@ def reading(file: Path) -> Iterator[sqlite3.Connection]:
 def entries(database: sqlite3.Connection, span: Span) -> Iterator[Entry | Broken | None]:
     """The rows of a time, oldest first, one by one; None for a request that ended before a model was chosen."""
     there = _columns(database, "decisions")
-    names = [*NEEDED, *(name if name in there else f"null as {name}" for name in ADDED)]
+    names = [*NEEDED, *(name if name in there else f"null as {name}" for name in LATER)]
     asked = f"select rowid, {', '.join(names)} from decisions where time >= ? and time < ? order by rowid"
     for row in database.execute(asked, (span.since, span.until)):
         yield _entry(row)
