@@ -47,6 +47,11 @@ class Replayed:
     assumed: bool = False
 
     @property
+    def score(self) -> float | None:
+        """Of the model that was chosen; the log has that of the model that answered, where that one failed."""
+        return self.entry.scores.get(self.before, self.entry.score)
+
+    @property
     def changed(self) -> bool:
         """Another model answers."""
         return self.before != self.after.model

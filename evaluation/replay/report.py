@@ -120,7 +120,7 @@ def _results(tally: Tally, settings: Settings) -> dict[str, Any]:
         ],
         "closest": [
             {"request_id": each.entry.request_id, "time": each.entry.time, "from": each.before,
-             "to": each.after.model, "score": each.entry.score, "new_score": each.after.score,
+             "to": each.after.model, "score": each.score, "new_score": each.after.score,
              "margin": each.margin}
             for each in tally.closest
         ],

@@ -29,12 +29,12 @@ def overall(tally: Tally) -> Lines:
     """What became of each row of the log."""
     rows = [
         ["decided again", f"{tally.decided:,}"],
-        ["  by the scores in the log", f"{tally.decided - tally.asked:,}"],
-        ["  by asking the classifier again", f"{tally.asked:,}"],
-        ["  of routers that did not log who judged (assumed: this stack's settings)", f"{tally.assumed:,}"],
+        ["· by the scores in the log", f"{tally.decided - tally.asked:,}"],
+        ["· by asking the classifier again", f"{tally.asked:,}"],
+        ["· of routers that did not log who judged (assumed: this stack's settings)", f"{tally.assumed:,}"],
         ["another model would answer", share(tally.changed, tally.decided)],
         ["not decided again", f"{tally.left.total():,}"],
-        *([f"  {why}", f"{number:,}"] for why, number in tally.left.most_common()),
+        *([f"· {why}", f"{number:,}"] for why, number in tally.left.most_common()),
         ["ended before a model was chosen", f"{tally.undecided:,}"],
         ["rows that cannot be read", f"{tally.broken:,}"],
     ]
@@ -75,7 +75,7 @@ def closest(tally: Tally, most: int, width: int = EXCERPT) -> Lines:
             clipped(each.entry.request_id, ID_LENGTH),
             shown(each.entry.time),
             f"{each.before} → {each.after.model}",
-            score(each.entry.score),
+            score(each.score),
             score(each.after.score),
             f"{each.margin:.3f}",
             clipped(each.entry.text, width) if each.entry.text else "not logged",
