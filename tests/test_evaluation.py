@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ def stack_file(tmp_path: Path) -> Path:
 def results(out: Path) -> Any:
     (folder,) = out.iterdir()
     assert {file.name for file in folder.iterdir()} == {
-        "results.json", "mistakes.md", "reliability.png", "coverage.png", "sources.png",
+        "report.html", "results.json", "confusion.png", "reliability.png", "coverage.png", "sources.png",
     }  # fmt: skip
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
@@ -140,7 +141,7 @@ def test_forty_rows_of_known_outcome(tmp_path: Path, stack_file: Path, capsys: p
     printed = capsys.readouterr().out
     assert "accuracy                       0.900 [" in printed
     assert "My knee is swollen" in printed
-    assert "How do I bake bread" in (next(out.iterdir()) / "mistakes.md").read_text(encoding="utf-8")
+    assert "How do I bake bread" in (next(out.iterdir()) / "report.html").read_text(encoding="utf-8")
     assert "bake bread" not in json.dumps(report)
     # A second report leaves the first alone.
     assert main(["routing", str(data), "--config", str(stack_file), "--out", str(out)]) == 0
@@ -347,7 +348,33 @@ def test_a_text_that_fails_is_decided_by_the_base_named_and_counted(
     place = f"{tmp_path.name}/data.jsonl:2"
     assert f"scoring: failed on 2 of 4 texts; {place}: EngineError: {url}/tokenize answered 500" in said.err
     assert "classifier-error  2 (50.0%)" in said.out
-    assert "poison" not in (next(out.iterdir()) / "mistakes.md").read_text(encoding="utf-8")
+    assert "poison" not in (next(out.iterdir()) / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_was_cut_off_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["my landlord", "a poison", "my health", "a lawsuit"]  # one of them fails, and is asked again
+    data = write_rows(tmp_path / "data.jsonl", [{"text": text, "label": "base"} for text in texts])
+    out, engine = tmp_path / "reports", MoodyEngine()
+    with serving(engine) as url:
+        stack_file = write_stack(tmp_path, url, {"legal": {"label": "law, landlord"}}, classifier="scoring")
+        command = ["routing", str(data), "--config", str(stack_file), "--out", str(out)]
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
+            with pytest.raises(ModuleNotFoundError):
+                main(command)
+        (kept,) = out.glob(".judged-*.jsonl")
+        assert "landlord" not in kept.read_text(encoding="utf-8")
+        (cut_off,) = (each for each in out.iterdir() if each.is_dir())
+        shutil.rmtree(cut_off)
+        first, engine.asked = engine.asked, 0
+        assert main(command) == 0
+    assert 0 < engine.asked < first
+    assert "goes on: 3 texts are judged already" in capsys.readouterr().err
+    (column,) = results(out)["columns"]
+    assert column["reasons"] == {"classified": 3, "classifier-error": 1}
+    assert column["latency_ms"]["texts"] == 3
 
 
 def test_an_engine_that_is_silent_once_loses_nothing(tmp_path: Path) -> None:

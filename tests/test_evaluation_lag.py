@@ -180,3 +180,6 @@ def test_a_report_holds_table_numbers_and_plot(tmp_path: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
     assert results["tasks"][0]["methods"][2]["of_oracle"]["value"] == pytest.approx(75)
     assert (folder / plots.FILE).stat().st_size > 10_000
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "of the gap in loss: LAG norm, k = 2, the best of 2" in page
+    assert "some: 40 questions" in page

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from adapters import ConfigError
+from evaluation import page
 from evaluation.folder import check_folder, dated
-from evaluation.lag import plots, text
+from evaluation.lag import plots, sections, text
 from evaluation.lag.ask import Asker
 from evaluation.lag.engine import serving
 from evaluation.lag.figures import Figures, figures
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         for task, each in zip(tasks, measure(tasks), strict=True):
             found[task.name], sizes[task.name] = each, len(task.questions)
             print(f"\n{text.report(task.name, len(task.questions), each)}\n", flush=True)
-    print(f"{write(arguments.out, found, sizes, about)}: results.json, {plots.FILE}")
+    print(f"{write(arguments.out, found, sizes, about)}: {page.FILE}, results.json, {plots.FILE}")
 
 
 def measure(tasks: Sequence[Task]) -> list[list[Figures]]:
@@ -80,6 +81,8 @@ def write(
         text = json.dumps({**about, "tasks": tasks}, indent=1, ensure_ascii=False)
         (folder / "results.json").write_text(f"{text}\n", encoding="utf-8")
         plots.draw(found, folder)
+        title = "How near does LAG come to the right adapter?"
+        page.write_page(folder, title, sections.headlines(found), sections.sections(found, sizes), about)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
     return folder

@@ -7,16 +7,19 @@ import dataclasses
 import hashlib
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from adapters import Calibration, ClassifierName, Stack, check_writable, labels, load
 from evaluation.folder import check_folder
+from evaluation.kept import Kept, digest
+from evaluation.page import FILE
 from evaluation.routing import plots, text
 from evaluation.routing.columns import Records, columns, fitted, halves
-from evaluation.routing.judge import record, texts_of
+from evaluation.routing.judge import Memory, record, texts_of
 from evaluation.routing.report import write
 from evaluation.routing.rows import Data, Row, load_rows
 from evaluation.routing.store import by_hand, store
@@ -50,23 +53,40 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     fitting, shown = halves(data.rows) if arguments.fit else ([], data.rows)
     classifiers = load_classifiers(stack)
     about = _about(stack, data, len(fitting), argv)  # before the long work, during which files may change
-    texts = texts_of(data.rows, stack.router.system_weight)
-    records: Records = {name: record(name, each, texts) for name, each in classifiers.items()}
-    _name_failures(records, data.rows)
-    before = {name: stack.router.calibrated(name) for name in records}
-    ways = columns(stack, records, before, shown, ", before" if arguments.fit else "")
-    stored: dict[ClassifierName, Calibration] = {}
-    if arguments.fit:
-        stored = {name: fitted(stack, records[name], before[name], fitting) for name in records}
-        ways += columns(stack, records, stored, shown, ", fitted")
-    figures = [way.figures() for way in ways]
-    mistakes = {way.title: way.mistakes() for way in ways}
-    folder = write(arguments.out, figures, mistakes, about)
+    run_key = digest(str(stack.file.resolve()), stack.router.classifier, data.digests)[:12]
+    with keeping(arguments.out / f".judged-{run_key}.jsonl") as kept:
+        memory = Memory(kept, about["stack"], about["commit"], about["versions"])
+        texts = texts_of(data.rows, stack.router.system_weight)
+        records: Records = {name: record(name, each, texts, memory) for name, each in classifiers.items()}
+        _name_failures(records, data.rows)
+        before = {name: stack.router.calibrated(name) for name in records}
+        ways = columns(stack, records, before, shown, ", before" if arguments.fit else "")
+        stored: dict[ClassifierName, Calibration] = {}
+        if arguments.fit:
+            stored = {name: fitted(stack, records[name], before[name], fitting) for name in records}
+            ways += columns(stack, records, stored, shown, ", fitted")
+        figures = [way.figures() for way in ways]
+        mistakes = {way.title: way.mistakes() for way in ways}
+        folder = write(arguments.out, figures, mistakes, about)
     print(text.report(figures, mistakes[ways[-1].title]))
-    print(f"\n{folder}: report.html, results.json, {', '.join(plots.FILES)}")
+    print(f"\n{folder}: {FILE}, results.json, {', '.join(plots.FILES)}")
     if stored:
         store(stack.file, stored)
         print(f"\nfitted on {len(fitting):,} other rows, stored in {stack.file}: {by_hand(stored)}")
+
+
+@contextmanager
+def keeping(file: Path) -> Iterator[Kept]:
+    """What is judged; a run that comes to its end, or that judged nothing, leaves no file. Raises ConfigError."""
+    kept = Kept(file)
+    try:
+        if len(kept):
+            print(f"goes on: {len(kept):,} texts are judged already ({file})", file=sys.stderr)
+        yield kept
+    except BaseException:
+        kept.close(done=not len(kept))
+        raise
+    kept.close(done=True)
 
 
 def with_classifiers(stack: Stack, names: tuple[ClassifierName, ...] | None) -> Stack:

@@ -27,7 +27,7 @@ NUMBERED = 24
 """Models up to which a number fits its cell."""
 
 DARK = 0.55
-"""Share from which a number is white."""
+"""Colour from which a number is white."""
 
 
 def draw(columns: Sequence[Figures], file: Path) -> None:
@@ -49,8 +49,9 @@ def draw(columns: Sequence[Figures], file: Path) -> None:
 
 
 def _panel(axes: Axes, matrix: Ints, names: Sequence[str]) -> None:
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # The root of the share: a few mistakes among many rows can be seen.
+    colours = np.sqrt(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
+    axes.imshow(colours, cmap="Blues", vmin=0, vmax=1)
     size = 10 if len(names) <= 10 else 7
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
@@ -60,7 +61,7 @@ def _panel(axes: Axes, matrix: Ints, names: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
     if len(names) <= NUMBERED:
         for (row, column), number in np.ndenumerate(matrix):
-            colour = "white" if shares[row, column] > DARK else "#333333" if number else "#BBBBBB"
+            colour = "white" if colours[row, column] > DARK else "#333333" if number else "#BBBBBB"
             axes.text(
                 column,
                 row,

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from adapters import Calibration, ConfigError, Stack
+from evaluation.kept import Kept, digest
 from evaluation.routing.metrics import Outcomes
 from evaluation.routing.rows import Row
 from evaluation.table import clipped
@@ -38,7 +39,25 @@ class Recorded:
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def record(name: str, classifier: Classifier, texts: Sequence[str]) -> Recorded:
+class Memory:
+    """What was judged already, for a run that goes on where another was cut off. It holds no word of the data."""
+
+    def __init__(self, kept: Kept, *made_of: object) -> None:
+        """`made_of`: all that logits depend on besides classifier and text, as JSON knows it."""
+        self._kept, self._made_of = kept, digest(*made_of)
+
+    def get(self, name: str, text: str) -> tuple[Logits, float] | None:
+        """The logits, and the milliseconds that they took."""
+        found = self._kept.get(digest(self._made_of, name, text))
+        return found and (found["logits"], found["ms"])
+
+    def put(self, name: str, text: str, logits: Logits, ms: float) -> None:
+        """Raises ConfigError when the disk is full."""
+        numbers = {model: float(logit) for model, logit in logits.items()}
+        self._kept.put(digest(self._made_of, name, text), {"logits": numbers, "ms": ms})
+
+
+def record(name: str, classifier: Classifier, texts: Sequence[str], memory: Memory | None = None) -> Recorded:
     """Judge every text once, and alone, as the router does while no other waits: that is also what is timed.
 
     On a CPU a batch gains nothing, and in one of 32 an int8 graph, which scales its activations over the whole
@@ -49,7 +68,12 @@ def record(name: str, classifier: Classifier, texts: Sequence[str]) -> Recorded:
         classifier.logits([WARM_UP])  # the first call is also slower than all that follow
     except Exception as error:
         raise ConfigError(f"router.classifier: {name} does not work: {_line(error)}") from None
-    logits, ms, failed = dict[str, Logits](), dict[str, float](), dict[str, str]()
+    known = {text: found for text in texts if memory and (found := memory.get(name, text))}
+    logits, ms = (
+        {text: found[0] for text, found in known.items()},
+        {text: found[1] for text, found in known.items()},
+    )
+    failed = dict[str, str]()
 
     def judge(some: Sequence[str]) -> None:
         for text in tqdm(some, desc=name, unit="text", disable=None):
@@ -61,8 +85,10 @@ def record(name: str, classifier: Classifier, texts: Sequence[str]) -> Recorded:
             else:
                 ms[text] = (time.perf_counter() - began) * 1000
                 failed.pop(text, None)
+                if memory:
+                    memory.put(name, text, logits[text], ms[text])
 
-    judge(texts)
+    judge([text for text in texts if text not in known])
     if failed:
         time.sleep(AGAIN_AFTER_S)
         judge(list(failed))

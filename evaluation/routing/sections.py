@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from evaluation.bootstrap import Interval
 from evaluation.page import Headline, Section
-from evaluation.routing import plots, tables
+from evaluation.routing import heat, plots, tables
 from evaluation.routing.figures import Figures
 from evaluation.routing.mistakes import EXCERPT, Mistake
 
@@ -32,7 +32,7 @@ def headlines(shown: Figures, before: Figures | None) -> list[Headline]:
 
     def share(label: str, now: Interval, then: Interval | None) -> Headline:
         was = f"; before the fit {_percent(then.value)}" if then else ""
-        note = f"95 % interval: {100 * now.low:.1f} to {_percent(now.high)}{was}"
+        note = f"95\u00a0% interval: {100 * now.low:.1f} to {_percent(now.high)}{was}"
         return Headline(label, _percent(now.value), note)
 
     found = [
@@ -42,7 +42,7 @@ def headlines(shown: Figures, before: Figures | None) -> list[Headline]:
     ]
     if ece := shown.ece:
         was = f"; before the fit {before.ece.value:.3f}" if before and before.ece else ""
-        note = f"95 % interval: {ece.low:.3f} to {ece.high:.3f}{was}"
+        note = f"95\u00a0% interval: {ece.low:.3f} to {ece.high:.3f}{was}"
         found.append(Headline("Calibration error (ECE)", f"{ece.value:.3f}", note))
     if ms := shown.latency_ms:
         found.append(Headline("One text takes", f"{ms.p50:.1f} ms", f"95 of 100 take less than {ms.p95:.1f} ms"))
@@ -84,7 +84,10 @@ def _fits(columns: Sequence[Figures], fitted_on: int) -> Iterator[Section]:
 
 def _choices(columns: Sequence[Figures]) -> Iterator[Section]:
     several = len(columns) > 1
-    caption = "Rows per label and per model that answered. The darker, the larger the share of the label's rows."
+    caption = (
+        "Rows per label and per model that answered. The stronger the colour, the larger the share of the label's "
+        "rows."
+    )
     yield Section("Who answers what", picture=plots.CONFUSION, caption=caption)
     yield Section(
         "Per class",
@@ -92,15 +95,14 @@ def _choices(columns: Sequence[Figures]) -> Iterator[Section]:
         "Precision: of the rows that this model answered, the share that it should.",
         table=tables.classes(columns),
     )
-    for each in columns:
+    for each in columns if len(columns[0].models) > heat.NUMBERED else ():
         of = f": {each.title}" if several else ""
         yield Section(f"Who answers what, in numbers{of}", table=tables.confusion(each, False), folded=True)
 
 
 def _groups(columns: Sequence[Figures]) -> Iterator[Section]:
     by_source = tables.groups("source", columns, lambda each: each.sources)
-    yield Section("Per source", picture=plots.SOURCES, caption="The weakest first.")
-    yield Section("Per source, in numbers", table=by_source, folded=True)
+    yield Section("Per source", picture=plots.SOURCES, caption="The weakest first.", table=by_source)
     if len(columns[0].files) > 1:
         yield Section("Per file", table=tables.groups("file", columns, lambda each: each.files))
     yield Section("Why it was decided so", "The router's own word for it.", table=tables.reasons(columns))
@@ -116,4 +118,4 @@ def _mistakes(title: str, listed: Sequence[Mistake]) -> Section:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"

@@ -84,15 +84,15 @@ def mistakes(title: str, listed: Sequence[Mistake], width: int) -> Table:
     rows = [
         [
             clipped(excerpt(each.row), width),
-            each.row.place,
-            each.row.source,
             each.chosen,
-            f"{each.score:.2f}",
             right(each.row),
+            f"{each.score:.2f}",
+            each.row.source,
+            each.row.place,
         ]
         for each in listed
     ]
-    return Table([title, "line", "source", "answered", "score", "right"], rows)
+    return Table([title, "answered", "right", "score", "source", "line"], rows)
 
 
 def shown(each: Interval | None) -> str:
