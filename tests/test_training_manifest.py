@@ -229,7 +229,7 @@ def test_a_card_says_what_the_run_says(folder: Path) -> None:
     text = card(folder)
     for said in (
         "A LoRA adapter of `demo-base` for the domain gardening, trained on 45 answers of `gardening.jsonl`.",
-        "| loss, nats per token | 3.133 | 1.233 | -1.900 (",
+        "| loss, nats per token | 3.133 | 1.233 | +1.900 (",
         "There it is better than its base.",
         "![Loss over the steps of the training](loss.png)",
         "rank 8, alpha 16, dropout 0.1, on `q_proj, v_proj`",
@@ -253,7 +253,7 @@ def test_a_card_of_an_adapter_that_is_no_better_says_so(folder: Path) -> None:
     text = card(folder, comparison=HeldOut(**held_out(better=False)))
     assert "**There it is no better than its base.**" in text
     assert "Nothing here speaks for serving it" in text
-    assert "times" in text
+    assert "times lower" in text
 
 
 def test_a_card_of_a_model_that_overflowed(folder: Path) -> None:

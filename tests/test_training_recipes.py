@@ -184,7 +184,7 @@ def test_naming_a_base_takes_back_the_stack(tmp_path: Path) -> None:
     assert recipe.stack is None
     assert recipe.base == Source(model=str(tmp_path / "mine" / "weights"))
     back = load_recipe(str(tmp_path / "mine"), {"stack": "other.yaml"})
-    assert (back.stack, back.base) == ("other.yaml", None)
+    assert (back.stack, back.base) == (str(Path.cwd() / "other.yaml"), None)
 
 
 def test_paths_of_the_command_line_are_of_the_current_folder(
@@ -288,7 +288,7 @@ def test_a_fault_of_the_file_is_told_of_the_file(tmp_path: Path) -> None:
         ("recipe.yaml", "domain: law\ndomain: x", 'recipe.yaml: line 2: the key "domain" stands twice'),
         ("recipe.yaml", "", "recipe.yaml: expected a mapping with the keys name, stack, base"),
         ("recipe.yaml", "file: x", "recipe.yaml: file: unknown key"),
-        ("adapter_config.json", None, "adapter_config.json: no such file; a recipe has one, as PEFT writes it"),
+        ("adapter_config.json", None, "adapter_config.json: no such file; a recipe has one, such as {"),
         ("adapter_config.json", "{", "adapter_config.json: cannot be read: Expecting property name"),
         ("adapter_config.json", "[]", "adapter_config.json: expected an object, as PEFT writes it"),
         ("adapter_config.json", "{}", "recipe.yaml: lora: Dictionary should have at least 1 item"),

@@ -265,6 +265,26 @@ def test_a_folder_that_no_training_wrote_is_not_replaced(trained: Workshop) -> N
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
+def test_data_and_a_name_of_their_own_are_a_domain_of_their_own(trained: Workshop) -> None:
+    """Neither the recipe's domain nor what it says of the columns of its data holds."""
+    file = trained.folder / "cakes.csv"
+    file.write_text(
+        "prompt,response\n" + "\n".join(f"How long is cake {n} baked?,For {n} minutes." for n in range(40))
+    )
+    done = trained.run("--data", str(file), "--name", "baking", "--check", "--set", "data.held_out=0.2")
+    assert done.returncode == 0, done.stderr
+    assert "label     baking, baking cake, baking baked" in done.stdout
+    assert "nothing was trained: it would go to" in done.stdout
+
+
+def test_another_adapters_place_is_taken_only_by_force(trained: Workshop) -> None:
+    options = ("--name", "other", "--register", str(trained.stack), "--check")
+    refused = trained.run(*options)
+    assert refused.returncode == 2
+    assert "adapters.other: is another adapter, other; --force puts this one in its place" in refused.stderr
+    assert trained.run(*options, "--force").returncode == 0
+
+
 # Faults, each before a model is loaded.
 
 

@@ -14,6 +14,13 @@ from training.quiet import quiet
 from training.recipe import load_recipe, names, parse_changes
 
 RUN_DIR = ".run"
+EPILOG = """examples:
+  python -m training demo/gardening --live
+  python -m training demo/gardening --data mine.jsonl --name mine --register adapters.yaml
+  python -m training legal --check
+
+The keys for --set are explained in training/recipes/defaults.yaml. Exit codes: 0 done; 1 it ended early, cannot be
+served, or is no better than its base and should have gone somewhere; 2 something given is wrong; 130 Ctrl-C."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,16 +44,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _changes(told: argparse.Namespace) -> dict[str, Any]:
-    """Options are short for --set; what the recipe says of its own rows' columns does not hold for other data."""
+    """Options are short for --set. What the recipe says of the columns of its data does not hold for other data,
+    nor does its domain where these have a name of their own."""
     short = {"name": told.name, "stack": told.stack, "data.source": told.data}
     pairs = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
     if told.data is not None:
         pairs += ["data.columns={}", "data.where={}", "data.config=null", "data.split=train"]
+        if told.name is not None:
+            pairs += [f"domain={json.dumps(told.name)}", "label=null"]
     return parse_changes([*pairs, *told.set])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description=__doc__, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("recipe", help=f"a folder, such as demo/gardening, or one of {', '.join(names())}")
     what = parser.add_argument_group("what to train (instead of what the recipe says)")
     what.add_argument(
@@ -54,12 +67,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="a JSONL, CSV or Parquet file, or a data set of the hub; its columns are found anew",
     )
-    what.add_argument("--name", help="the adapter's")
+    what.add_argument("--name", help="the adapter's, and the domain of --data")
     what.add_argument("--stack", metavar="FILE", help="the adapters.yaml that names base and chat template")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.epochs=1")
+    what.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="such as training.epochs=1; may be repeated",
+    )
     how = parser.add_argument_group("how")
     how.add_argument("--out", type=Path, default=Path("trained"), help="default: %(default)s")
-    how.add_argument("--check", action="store_true", help="check recipe, base and data; train nothing")
+    how.add_argument("--check", action="store_true", help="check everything; train nothing")
     again = how.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     again.add_argument(
@@ -72,9 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         help="load it into the stack that runs: its run folder (default: %(const)s), or its router's URL, and the "
         "admin key in LORA_SELECT_ADMIN_KEY",
     )  # fmt: skip
-    then.add_argument("--force", action="store_true", help="register even one that is no better than its base")
-    then.add_argument("--merge", action="store_true", help="write base and adapter as one model")
-    then.add_argument("--gguf", action="store_true", help="write it for llama.cpp")
+    then.add_argument(
+        "--force", action="store_true", help="also one no better than its base, or in the place of another"
+    )
+    then.add_argument("--merge", action="store_true", help="write base and adapter as one model, OUT/NAME-merged")
+    then.add_argument(
+        "--gguf", action="store_true", help="write it for llama.cpp, OUT/NAME.gguf (LLAMA_CPP: its sources)"
+    )
     return parser
 
 

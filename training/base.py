@@ -174,7 +174,9 @@ def _folder(stack: Stack, reference: Ref) -> Path:
     try:
         return Path(hf_hub_download(reference.name, "config.json", revision=reference.revision)).parent
     except (OSError, ValueError) as error:
-        raise stack.error("base.model", f"{reference}: cannot be downloaded: {first_line(error)}") from None
+        advice = "give a folder, or set HF_HUB_OFFLINE=1 where there is no network"
+        problem = f"not in this machine's cache, and cannot be downloaded ({type(error).__name__}); {advice}"
+        raise stack.error("base.model", f"{reference}: {problem}") from None
 
 
 def _uncached(stack: Stack, reference: Ref, file: str) -> ConfigError:

@@ -69,7 +69,7 @@ def _figures(found: HeldOut) -> Iterator[str]:
     yield f"On {found.rows:,} held-out rows of the same data ({found.tokens:,} tokens of answers):"
     yield ""
     yield from _table(
-        ("", "base", "adapter", "adapter against base, 95 % interval"),
+        ("", "base", "adapter", "the adapter's gain, 95 % interval"),
         [
             (
                 "loss, nats per token",
@@ -204,15 +204,15 @@ def _figure(number: float | None) -> str:
 def _difference(gain: Gain) -> str:
     if gain.value is None or gain.low is None or gain.high is None:
         return "no number"
-    return f"{-gain.value:+.3f} ({-gain.high:+.3f} to {-gain.low:+.3f})"
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
 
 
 def _ratio(gain: Gain) -> str:
     """Of perplexities."""
     if gain.value is None or gain.low is None or gain.high is None:
         return "no number"
-    value, low, high = (math.exp(min(-nats, MOST)) for nats in (gain.value, gain.high, gain.low))
-    return f"times {value:.3g} ({low:.3g} to {high:.3g})"
+    value, low, high = (math.exp(min(nats, MOST)) for nats in (gain.value, gain.low, gain.high))
+    return f"{value:.3g} times lower ({low:.3g} to {high:.3g})"
 
 
 def _time(seconds: float) -> str:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adapters import load
 from serve.lint.finding import errors
 from training.errors import Stopped
 from training.export import check_merge, merge
@@ -16,7 +17,7 @@ from training.llamacpp import check_convertible, find_converter, gguf
 from training.places import Places, finished, resumable
 from training.plan import Plan, plan
 from training.recipe import Recipe
-from training.register import check_register, register
+from training.register import check_free, check_register, register
 from training.remote import Remote
 from training.routed import routed
 from training.run import Made, made_before, train
@@ -44,6 +45,7 @@ def run(recipe: Recipe, told: argparse.Namespace, argv: Sequence[str]) -> int:
     elif resumable(planned, places, told.resume, told.overwrite) is None and told.resume:
         _say(f"training  no checkpoint in {places.work}: it starts anew")
     if told.check:
+        _say(f"check     all right; nothing was trained: it would go to {places.adapter}")
         return 0
     made = made_before(planned, places) if done else _train(planned, told, places, argv)
     _say(made.run.said)
@@ -66,8 +68,12 @@ def _targets(planned: Plan, told: argparse.Namespace, places: Places, live: Live
     check_name(planned.base, recipe.name)
     if told.register:
         check_register(told.register, recipe.name, planned.base, recipe)
+        if not told.force:
+            check_free(load(told.register), recipe.name, places.adapter)
     if live:
         live.check(recipe.name, planned.base, recipe, places.adapter)
+        if not told.force:
+            live.check_free(recipe.name, places.adapter)
     if told.merge:
         check_merge(planned.base.config, places.merged)
     if told.gguf:
@@ -113,7 +119,12 @@ def _go_live(live: Live, router: Remote, planned: Plan, made: Made) -> None:
     recipe = planned.recipe
     _say(f"live      {live.add(recipe.name, made.folder, recipe).line()}")
     questions = [example.messages for example in planned.dataset.held_out]
-    _say(f"live      {routed(router, recipe.name, questions, recipe.tags).line()}")
+    found = routed(router, recipe.name, questions, recipe.tags)
+    _say(f"live      {found.line()}")
+    if found.asked and not found.own:
+        _say("live      auto does not choose it: set the recipe's label, and run this again")
+    for complaint in live.complaints():
+        _say(f"live      {complaint}")
 
 
 def _say(line: str) -> None:

@@ -64,6 +64,8 @@ class Comparison:
         sides = (("base", self.base), ("adapter", self.adapter))
         losses = ", ".join(f"{name} {side.mean:.3f} (perplexity {side.perplexity:.4g})" for name, side in sides)
         verdict = "better" if self.better else "not better"
+        if len(self.base.tokens) == 1:
+            return f"1 row held out, which is too few to tell; nats per token: {losses}"
         gain = f"{self.gain:+.3f}, 95 % within {self.low:+.3f} to {self.high:+.3f}"
         return f"{len(self.base.tokens)} rows held out, nats per token: {losses}; the adapter is {verdict}: {gain}"
 

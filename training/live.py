@@ -11,7 +11,7 @@ from adapters import RESERVED, ConfigError, ControlError, Manage, Stack, load, s
 from training.base import Base
 from training.errors import Stopped
 from training.recipe import Recipe
-from training.register import check_stack, rank_of, said
+from training.register import check_free, check_stack, rank_of, said
 from training.remote import ADMIN_KEY, API_KEY, LOOK_S, NO_ROUTER, Remote, key
 
 RUN_DIR = ".run"
@@ -61,6 +61,15 @@ class Live:
             roots = ", ".join(stack.engine.roots) or "none so far"
             advice = "add it, or leave out the URL: --live alone asks the stack of this machine"
             raise stack.error("engine.roots", f"{folder} is not below any of them ({roots}); {advice}")
+
+    def check_free(self, name: str, folder: Path) -> None:
+        """Raises ConfigError where the stack's file has another adapter of that name."""
+        if stack := self._stack(self._listed()):
+            check_free(stack, name, folder)
+
+    def complaints(self) -> list[str]:
+        """What its virtual models say of the change; LAG goes on without an adapter that it has no slot for."""
+        return [f"{one['name']}: {one['reason']}" for one in self._listed()["lag"] if one.get("reason")]
 
     def add(self, name: str, folder: Path, recipe: Recipe) -> Added:
         """Add the adapter, or update the one of that name; it serves when this returns. Raises Stopped."""

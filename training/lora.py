@@ -82,6 +82,8 @@ def _faults(config: dict[str, Any], stack: Stack | None) -> Iterator[str]:
     yield from _rank(peft.largest_rank(config), stack)
     if config["task_type"] != FIXED["task_type"]:
         yield f"task_type: {config['task_type']!r}: the base generates text; it must be {FIXED['task_type']}"
+    if config.get("lora_alpha") == 0:
+        yield "lora_alpha: 0: the adapter would do nothing; r, or twice that, is usual"
     dropout = config.get("lora_dropout", 0)
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         yield f"lora_dropout: must be a number from 0 up and below 1 (is {dropout!r})"

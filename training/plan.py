@@ -23,7 +23,7 @@ from training.model import check_settings
 from training.recipe import Recipe
 from training.settings import Settings
 from training.sft import Rows, steps_of
-from training.words import known_language
+from training.words import draft_label, known_language
 
 MIB = 1 << 20
 POSITIONS = ("max_position_embeddings", "n_positions")
@@ -43,6 +43,7 @@ class Plan:
     tokenizer: Any
     train: Prepared
     held_out: Prepared
+    label: str
     decides: dict[str, Any]
 
     @property
@@ -70,6 +71,7 @@ class Plan:
         yield f"adapter   rank {self.lora.r}, alpha {self.lora.lora_alpha} on {where}: {self.counted}"
         for line in self.dataset.counts.lines():
             yield f"data      {line}"
+        yield f"label     {self.label}"
         for name, part in (("to train on", self.train), ("held out", self.held_out)):
             for number, limit in ((part.overlong, "max_length"), (part.long_answers, "max_answer_tokens")):
                 if number:
@@ -101,7 +103,8 @@ def plan(recipe: Recipe) -> Plan:
         "lora": json.loads(json.dumps(lora.to_dict(), default=_plain)),
         **_decisive(recipe.training),
     }
-    return Plan(recipe, base, lora, count(base.config, lora), dataset, tokenizer, train, held_out, decides)
+    label = recipe.label or draft_label(recipe.domain, _texts(dataset), recipe.language)
+    return Plan(recipe, base, lora, count(base.config, lora), dataset, tokenizer, train, held_out, label, decides)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -120,6 +123,14 @@ def check_room(plan: Plan, folder: Path) -> None:
             f"{folder}: {free // MIB} MiB free, and checkpoints and adapter take {need // MIB + 1}: free some, "
             "lower training.keep, or give another folder with --out"
         )
+
+
+def _texts(dataset: Dataset) -> list[str]:
+    """What people ask, and what they are told."""
+    return [
+        "\n".join([*(str(turn["content"]) for turn in example.messages if turn["role"] == "user"), example.answer])
+        for example in dataset.train
+    ]
 
 
 def _decisive(settings: Settings) -> dict[str, Any]:

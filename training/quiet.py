@@ -9,6 +9,8 @@ def quiet() -> None:
     """Loading and saving a tiny model draws six bars otherwise."""
     # While it is imported, it tells which faster kernels it could download.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # It tells of each of its retries; when they are in vain, the error says so.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     import datasets
     import transformers
 

@@ -26,11 +26,18 @@ SECTIONS = ("data", "training", "sampling", "lora")
 """Where a layer changes single keys of what is below it; all other values it replaces."""
 
 COMMAND = "the command line"
+FILES = (".jsonl", ".json", ".csv", ".parquet", ".jinja")
 PATHS = (("", "stack"), ("base", "model"), ("base", "chat_template"), ("data", "source"))
 """Sections and keys that may name a file or a folder."""
 
 Column = Literal["system", "question", "input", "answer", "messages"]
 """What a column of the data can be for; question and input are joined into one user turn."""
+
+
+EXAMPLE = (
+    '{"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 16, "lora_alpha": 32, "lora_dropout": 0.05, '
+    '"target_modules": "auto"}'
+)
 
 
 class Source(Part):
@@ -160,7 +167,7 @@ def _anchored(keys: Mapping[str, Any], folder: Path, where: str) -> dict[str, An
         if not isinstance(part, dict) or not isinstance(text := part.get(key), str):
             continue
         try:
-            if text.startswith((".", "/", "~")) or (folder / text).exists():
+            if _is_path(folder, text) or (where == COMMAND and (key == "stack" or Path(text).suffix in FILES)):
                 # Not resolved: files in the hub's cache are links to names without an ending.
                 path = os.path.abspath(folder / Path(text).expanduser())
                 anchored.update({section: {**part, key: path}} if section else {key: path})
@@ -168,6 +175,10 @@ def _anchored(keys: Mapping[str, Any], folder: Path, where: str) -> dict[str, An
             name = f"{section}.{key}".lstrip(".")
             raise ConfigError(f"{where}: {name}: {text[:80]}: {error}") from None
     return anchored
+
+
+def _is_path(folder: Path, text: str) -> bool:
+    return text.startswith((".", "/", "~")) or (folder / text).exists()
 
 
 def _holds(keys: object, where: Sequence[int | str]) -> bool:
@@ -185,7 +196,7 @@ def _lora(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file; a recipe has one, as PEFT writes it") from None
+        raise ConfigError(f"{file}: no such file; a recipe has one, such as {EXAMPLE}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     if not isinstance(found, dict):

@@ -47,6 +47,14 @@ def check_stack(stack: Stack, name: str, base: Base, recipe: Recipe, limit: int 
         raise stack.error(f"adapters.{name}", fault)
 
 
+def check_free(stack: Stack, name: str, folder: Path) -> None:
+    """Raises ConfigError where the stack has another adapter of that name."""
+    known = stack.adapters.get(name)
+    if known and stack.below(known.path) != folder.resolve():
+        advice = "--force puts this one in its place, or train under another --name"
+        raise stack.error(f"adapters.{name}", f"is another adapter, {known.path}; {advice}")
+
+
 def register(file: Path, name: str, folder: Path, recipe: Recipe) -> str:
     """Add the adapter to the stack's file, or update the one of that name there; a line that says what was done.
 

@@ -24,7 +24,6 @@ from training.plan import Plan, check_room
 from training.plots import draw_loss
 from training.result import Run
 from training.sft import MEASURED, Fit, Work, fit, save_adapter
-from training.words import draft_label
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes")
 
@@ -41,14 +40,9 @@ class Made:
 
 def made_before(plan: Plan, places: Places) -> Made:
     """What an earlier training of this plan has left, described anew: its label or its tags may be others now."""
-    run = dataclasses.replace(Run.read(places.adapter), recipe=plan.recipe, label=label_of(plan))
+    run = dataclasses.replace(Run.read(places.adapter), recipe=plan.recipe, label=plan.label)
     describe(places.adapter, run)
     return Made(places.adapter, run)
-
-
-def label_of(plan: Plan) -> str:
-    """The recipe's, or else one drafted from its data."""
-    return plan.recipe.label or draft_label(plan.recipe.domain, _texts(plan), plan.recipe.language)
 
 
 def train(plan: Plan, places: Places, resume: Path | None, command: list[str], say: Say) -> Made:
@@ -105,7 +99,7 @@ def describe(folder: Path, run: Run) -> None:
 def _run(plan: Plan, done: Fit, comparison: Comparison, made_with: Origin) -> Run:
     return Run(
         recipe=plan.recipe,
-        label=label_of(plan),
+        label=plan.label,
         base=plan.base.name,
         targets=plan.targets,
         parameters=plan.counted,
@@ -128,11 +122,3 @@ def _draw(folder: Path, run: Run, comparison: Comparison) -> None:
     base = Losses(comparison.base.nats[:MEASURED], comparison.base.tokens[:MEASURED]).mean
     title = f"{run.recipe.name}: {run.base} on {run.counts.source}"
     draw_loss(folder / PLOT, title, list(enumerate(run.losses, 1)), run.held_out_losses, base)
-
-
-def _texts(plan: Plan) -> list[str]:
-    """What people ask, and what they are told."""
-    return [
-        "\n".join([*(str(turn["content"]) for turn in example.messages if turn["role"] == "user"), example.answer])
-        for example in plan.dataset.train
-    ]
