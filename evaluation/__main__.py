@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from adapters import ConfigError
+from evaluation.adapters import command as adapters
 from evaluation.lag import command as lag
 from evaluation.replay import command as replay
 from evaluation.routing import command as routing
@@ -20,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation", description="Reports on what is chosen.")
     commands = parser.add_subparsers(dest="command", required=True)
     routing.add_arguments(commands.add_parser("routing", help="the router's decisions against labelled texts"))
+    adapters.add_arguments(
+        commands.add_parser("adapters", help="every adapter of a running stack against its base, and the router")
+    )
     lag.add_arguments(
         commands.add_parser("lag", help="LAG's choice per token against routers and the right adapter")
     )

@@ -273,7 +273,8 @@ def test_data_and_a_name_of_their_own_are_a_domain_of_their_own(trained: Worksho
     )
     done = trained.run("--data", str(file), "--name", "baking", "--check", "--set", "data.held_out=0.2")
     assert done.returncode == 0, done.stderr
-    assert "label     baking, baking cake, baking baked" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("label")]
+    assert {"baking", "baking cake", "baking baked"} <= set(line.removeprefix("label").strip().split(", "))
     assert "nothing was trained: it would go to" in done.stdout
 
 

@@ -96,18 +96,16 @@ def _example(stack: Stack) -> str:
     return json.dumps({"text": "...", "label": next(iter(stack.adapters))})
 
 
-def _file(file: Path, raw: bytes, labels: Mapping[str, str]) -> Iterator[Row | Problem]:
+def numbered(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not empty."""
     # Only at line feeds: a text may hold U+2028 and other ends of lines that JSON allows.
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if line.strip():
-            try:
-                yield _row(file, number, line, labels)
-            except ValueError as error:
-                yield Problem(str(file), number, str(error))
+            yield number, line
 
 
-def _row(file: Path, number: int, line: bytes, labels: Mapping[str, str]) -> Row:
-    """Raises ValueError that says what is wrong and what would be valid."""
+def decoded(line: bytes, expected: str) -> dict[str, Any]:
+    """A line's object. Raises ValueError that says what is wrong and what was expected."""
     try:
         data = json.loads(line.decode())
     except UnicodeDecodeError:
@@ -117,15 +115,29 @@ def _row(file: Path, number: int, line: bytes, labels: Mapping[str, str]) -> Row
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(data, dict):
-        raise ValueError('expected an object: {"text" or "messages", "label"}')
+        raise ValueError(f"expected an object: {expected}")
+    return data
+
+
+def _file(file: Path, raw: bytes, labels: Mapping[str, str]) -> Iterator[Row | Problem]:
+    for number, line in numbered(raw):
+        try:
+            yield _row(file, number, line, labels)
+        except ValueError as error:
+            yield Problem(str(file), number, str(error))
+
+
+def _row(file: Path, number: int, line: bytes, labels: Mapping[str, str]) -> Row:
+    """Raises ValueError that says what is wrong and what would be valid."""
+    data = decoded(line, '{"text" or "messages", "label"}')
     also = data.get("also", [])
     if not isinstance(also, list):
-        raise ValueError(f'"also" must be a list of labels (got {_short(also)})')
+        raise ValueError(f'"also" must be a list of labels (got {short(also)})')
     label = _label(data, "label", data.get("label"), labels)
     accepted = {label, *(_label(data, "also", each, labels) for each in also)}
     source = data.get("source", file.stem)
     if not isinstance(source, str) or not source.strip() or HALF.search(source):
-        raise ValueError(f'"source" must be a word (got {_short(source)})')
+        raise ValueError(f'"source" must be a word (got {short(source)})')
     return Row(str(file), number, _words(data), label, frozenset(accepted), source)
 
 
@@ -133,7 +145,7 @@ def _label(data: Mapping[str, Any], key: str, value: object, labels: Mapping[str
     if key not in data:
         raise ValueError(f'"{key}" is missing; valid: {", ".join(labels)}')
     if not isinstance(value, str) or value not in labels:
-        raise ValueError(f'"{key}": no adapter of the stack is named {_short(value)}; valid: {", ".join(labels)}')
+        raise ValueError(f'"{key}": no adapter of the stack is named {short(value)}; valid: {", ".join(labels)}')
     return labels[value]
 
 
@@ -142,9 +154,9 @@ def _words(data: Mapping[str, Any]) -> Words:
     if len(given) != 1:
         raise ValueError(f'expected either "text" or "messages" (got {" and ".join(given) or "neither"})')
     if "text" in data and not isinstance(data["text"], str):
-        raise ValueError(f'"text" must be text (got {_short(data["text"])})')
+        raise ValueError(f'"text" must be text (got {short(data["text"])})')
     if "messages" in data and not isinstance(data["messages"], list):
-        raise ValueError(f'"messages" must be a list of {{"role", "content"}} (got {_short(data["messages"])})')
+        raise ValueError(f'"messages" must be a list of {{"role", "content"}} (got {short(data["messages"])})')
     words = read({key: data[key] for key in given})
     if not words.turns:
         what = "is blank" if "text" in data else 'holds no words of the role "user"'
@@ -152,6 +164,7 @@ def _words(data: Mapping[str, Any]) -> Words:
     return words
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as JSON has it, cut where it is long."""
     shown = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -1,0 +1,1 @@
+"""`python -m evaluation adapters`: is each adapter better than its base, and what does a wrong choice cost?"""
