@@ -167,10 +167,16 @@ def key_of_environment() -> str | None:
 
 
 def _events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Raises HTTPException where the stream ends before its end."""
     for line in answer:
-        data = line.strip()
-        if data.startswith(b"data:") and (event := data[5:].strip()) != b"[DONE]":
-            yield json.loads(event)
+        if line.startswith(b"data:"):
+            if (event := line[5:].strip()) == b"[DONE]":
+                return
+            try:
+                yield json.loads(event)
+            except ValueError:
+                break
+    raise http.client.HTTPException("the answer broke off")
 
 
 def _said(body: Any) -> str:

@@ -145,17 +145,18 @@ class Asker:
     ) -> list[Any]:
         """In order; what was answered before is not asked again."""
         keys = [digest(request, self._served.versions.get(request[1])) for request in requests]
-        missing = [index for index, key in enumerate(keys) if self._kept.get(key) is None]
+        missing = {key: index for index, key in enumerate(keys) if self._kept.get(key) is None}
 
-        def keep(index: int) -> None:
-            self._kept.put(keys[index], ask(index))
+        def keep(key: str) -> None:
+            self._kept.put(key, ask(missing[key]))
 
-        with ThreadPoolExecutor(at_once) as pool:
-            done = pool.map(keep, missing)
-            for _ in tqdm(
-                done, desc=title, total=len(keys), initial=len(keys) - len(missing), unit="row", disable=None
-            ):
-                pass
+        total = len(set(keys))
+        with (
+            ThreadPoolExecutor(at_once) as pool,
+            tqdm(desc=title, total=total, initial=total - len(missing), unit="row", disable=None) as bar,
+        ):
+            for _ in pool.map(keep, missing):
+                bar.update()
         return [self._kept.get(key) for key in keys]
 
 

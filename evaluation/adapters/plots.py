@@ -65,7 +65,8 @@ def _matrix(axes: Axes, table: Table, domains: Sequence[str], key: str) -> None:
                       fontweight="bold" if top else "normal")  # fmt: skip
         if top:
             axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, ec=COLOURS[1], lw=2))
-    axes.set_xticks(range(len(domains)), [clipped(each, NAME) for each in domains], rotation=30, ha="right")
+    axes.set_xticks(range(len(domains)), [clipped(each, NAME) for each in domains], rotation=30, ha="right",
+                    rotation_mode="anchor")  # fmt: skip
     axes.set_yticks(range(len(models)), [clipped(each, NAME) for each in models])
     axes.set(title=f"{TITLES[key]}\nthe darker the better, framed: best", xlabel="questions of")
     axes.grid(visible=False)
