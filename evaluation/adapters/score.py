@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from adapters import ConfigError
-from router.classify.encoder import minilm_weights
 
 ROBERTA, MINILM = "roberta-large", "minilm"
 HUB_S = 10
@@ -47,6 +46,8 @@ def load_bert(name: str | None) -> Bert:
     Raises ConfigError in one line.
     """
     if name == MINILM:
+        from router.classify.encoder import minilm_weights
+
         return _loaded(minilm_weights(), "all-MiniLM-L6-v2")
     if name is not None and Path(name).is_dir():
         return _loaded(Path(name), Path(name).name)
