@@ -1,1 +1,1 @@
-"""Is the choice right? Reports with figures, tables and plots: of the router (issue 8), and of LAG (issue 5)."""
+"""Reports: are choices right, and are adapters better than their base (issues 5, 7 and 8)."""
