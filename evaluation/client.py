@@ -105,6 +105,7 @@ class Client:
     def loss(self, model: str, prompt_tokens: Sequence[int], answer_tokens: Sequence[int]) -> float:
         """Nats that the answer costs after the prompt, over all of its tokens. Raises ConfigError."""
         body = {"model": model, "prompt": [*prompt_tokens, *answer_tokens], "temperature": 0, "max_tokens": 1}
+        body["min_tokens"] = 0  # whatever an adapter's own is
         choice = self.call("POST", "/v1/completions", {**body, "prompt_logprobs": 0})["choices"][0]
         return nats(choice["prompt_logprobs"], len(prompt_tokens), answer_tokens)
 

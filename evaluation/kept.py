@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -38,7 +39,7 @@ class Kept:
         return self._known.get(key)
 
     def put(self, key: str, value: Any) -> None:
-        """On the disk when this returns. Raises ConfigError when it is full."""
+        """Out of this process when this returns. Raises ConfigError when the disk is full."""
         line = json.dumps([key, value]).encode() + b"\n"
         with self._lock:
             self._known[key] = value
@@ -52,7 +53,8 @@ class Kept:
         """A run that is `done` leaves no file: the next one asks anew."""
         if done:
             self.file.unlink(missing_ok=True)
-        self._out.close()
+        with contextlib.suppress(OSError):  # the disk is full, and `put` has said so
+            self._out.close()
 
     def _read(self) -> dict[str, Any]:
         self._out.seek(0)
@@ -60,7 +62,10 @@ class Kept:
         for line in self._out:
             if not line.endswith(b"\n"):  # the run was cut off while it wrote
                 break
-            key, value = json.loads(line)
+            try:
+                key, value = json.loads(line)
+            except ValueError:  # the machine was cut off
+                break
             known[str(key)] = value
             whole += len(line)
         self._out.truncate(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -55,7 +56,7 @@ create index if not exists feedback_request on feedback (request_id);
 ADDED = {"texts": "integer", "earlier": "text", "judged_by": "text"}
 """Columns that logs of before do not have; their old rows say null."""
 
-COLUMNS = 20
+COLUMNS = tuple(re.findall(r"^  (\w+) ", SCHEMA.partition(");")[0], re.MULTILINE))
 AT_ONCE = (128, 32, 8, 1)
 """Rows in one statement. Many, because sqlite3 lets go of Python's lock at each, and gets it back only when a busy
 event loop's turn is over, 5 ms later; few sizes, because it keeps every statement that it has compiled."""
@@ -222,8 +223,10 @@ def _insert(database: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
     for size in AT_ONCE:
         while len(rows) >= size:
             part, rows = rows[:size], rows[size:]
-            places = ", ".join([f"({', '.join('?' * COLUMNS)})"] * size)
-            database.execute(f"insert into decisions values {places}", [value for row in part for value in row])
+            places = ", ".join([f"({', '.join('?' * len(COLUMNS))})"] * size)
+            # By name: a file that a later release has added columns to takes them, too.
+            into = f"insert into decisions ({', '.join(COLUMNS)}) values {places}"
+            database.execute(into, [value for row in part for value in row])
 
 
 def _open(file: Path) -> sqlite3.Connection:

@@ -93,10 +93,11 @@ def measure(
     prompts, fitting, problems = asker.prompts(rows)
     if not fitting:
         raise DataError(f"no row can be asked; {problems[0]}")
+    # First, while no cache knows the questions. What auto says is the chosen model's answer; how soon it says it
+    # has to be asked, and before the others.
+    times = {model: asker.timed(model, fitting[:TIMED]) for model in (AUTO, *up.models)}
     choices = asker.choices(fitting)
     nats = {model: asker.losses(model, prompts[up.form(model)]) for model in up.models}
-    # What auto says is the chosen model's answer; how soon it says it has to be asked.
-    times = {model: asker.timed(model, fitting[:TIMED]) for model in (*up.models, AUTO)}
     said = {model: times[model] + asker.answers(model, fitting[TIMED:]) for model in up.models}
     lengths = [len(each.answer) for each in prompts[up.base]]
     marks: Mapping[str, Measure] = measures(fitting, nats, lengths, said, bert)

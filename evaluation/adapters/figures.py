@@ -74,8 +74,8 @@ class Audience:
 
     @property
     def holds(self) -> bool:
-        """Whatever the resample."""
-        return self.difference is not None and self.difference.high < 0
+        """Whatever the resample, of enough rows."""
+        return self.rows >= FEWEST and self.difference is not None and self.difference.high < 0
 
 
 @dataclass(frozen=True)

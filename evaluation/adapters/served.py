@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,10 @@ def served(stack: Stack, names: Sequence[str]) -> Served:
     base = stack.base.name
     lag = tuple(name for name in names if name in stack.lag)
     fixed = tuple(name for name in names if name not in (AUTO, base, *lag))
-    prompted = frozenset(name for name in fixed if name in stack.adapters and stack.adapters[name].system_prompt)
+    # One that was added to the running stack may have a system prompt that its file does not tell.
+    prompted = frozenset(
+        name for name in fixed if name not in stack.adapters or stack.adapters[name].system_prompt
+    )
     return Served(base, fixed, lag, prompted, _versions(stack, fixed))
 
 
@@ -44,8 +48,10 @@ def _versions(stack: Stack, fixed: Sequence[str]) -> dict[str, str]:
     base = digest(_files(stack, stack.base.model), _template(stack), stack.engine_args)
     versions = {stack.base.name: base}
     for name in fixed:
-        adapter = stack.adapters.get(name)  # one that was added to the running stack alone has none
-        versions[name] = digest(base, *((_files(stack, adapter.path), adapter.model_dump()) if adapter else ()))
+        adapter = stack.adapters.get(name)
+        # Of one that the file does not know, nobody can tell here whether its weights are still the same.
+        known = (_files(stack, adapter.path), adapter.model_dump()) if adapter else (time.time_ns(),)
+        versions[name] = digest(base, *known)
     for name, lag in stack.lag.items():
         versions[name] = digest(*versions.values(), lag.model_dump())
     return versions | {AUTO: digest(versions, stack.router.model_dump())}
