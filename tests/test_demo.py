@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +29,10 @@ from training.data.tokens import IGNORE, Prepared, encode, prepare, prompt_ids
 from training.settings import Settings
 from training.sft import Fit
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEMPLATES = {"production": TEMPLATE, "demo": building.TEMPLATE}
 QUICK = Settings(epochs=25, learning_rate=2e-2, batch_size=4, max_length=64, seed=3, dtype="float32", cpu=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads that spin for each other are ten times slower when something else wants the core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

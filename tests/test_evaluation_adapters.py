@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from adapters import ConfigError, Stack, load
 from evaluation.__main__ import main
@@ -20,28 +19,22 @@ from evaluation.adapters.figures import Better, Figures, best, figures, speed
 from evaluation.adapters.marks import BERT, GRADE, LENGTH, LOSS, ROUGE, Measure
 from evaluation.adapters.regret import ANY, MISSED, NEEDLESS, WRONG, kind, regret
 from evaluation.adapters.report import write
-from evaluation.adapters.rows import Data, Row, load_rows
+from evaluation.adapters.rows import Row, load_rows
 from evaluation.adapters.score import MINILM, grades, load_bert, rouge
 from evaluation.adapters.served import Served, served
 from evaluation.bootstrap import Interval
 from evaluation.client import API_KEY, Client, Refused, nats
 from evaluation.kept import Kept, digest
-from evaluation.routing.rows import DataError
+from evaluation.routing.rows import Data, DataError
 from tests.conftest import write_stack
 from tests.far_stack import FarStack
 from tests.servers import serving
 from tests.stack import ROOT, Running
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 UP = Served("base", ("legal", "medical", "finance"), ("lag",), frozenset(), {})
 NAMES = ("auto", "base", "legal", "medical", "finance")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -56,7 +49,7 @@ def written(folder: Path, *lines: Any, name: str = "legal") -> Path:
     return file
 
 
-def read(file: Path, stack: Stack, most: int | None = None) -> Data:
+def read(file: Path, stack: Stack, most: int | None = None) -> Data[Row]:
     return load_rows([file], stack, ("legal", "medical", "finance"), most)
 
 
@@ -394,7 +387,7 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path: Path, capsys: pytest.CaptureFix
     assert "goes on:" in told
     assert "legal.jsonl: line 3: question and answer need" in told
     assert "legal.jsonl: line 4: not JSON" in told
-    assert "2 rows left out" in told
+    assert "2 of 6 rows left out" in told
     (folder,) = (tmp_path / "reports").glob("2*")
     results = json.loads((folder / "results.json").read_text())
     assert results["domains"] == {"legal": 2, "medical": 2}

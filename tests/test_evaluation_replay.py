@@ -30,7 +30,8 @@ from router.classify import load_classifiers
 from router.classify.scorer import signature
 from router.conversation import Words
 from router.decide import Routed
-from router.decisions import ADDED, DecisionLog
+from router.decision_file import ADDED
+from router.decisions import DecisionLog
 from router.life import Life
 from tests.conftest import GENERAL, LEGAL, Wire, chat, wired, write_stack
 

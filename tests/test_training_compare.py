@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, BloomConfig, 
 
 from training.compare import Losses, Row, answer_losses, compare, compared
 from training.data.tokens import IGNORE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS = 50
 MISTRAL = MistralConfig(
@@ -35,14 +36,6 @@ FAMILIES = {
     "gpt2": (GPT2Config(vocab_size=WORDS, n_embd=32, n_layer=2, n_head=2, n_positions=64), ["c_attn"]),
     "bloom": (BloomConfig(vocab_size=WORDS, hidden_size=32, n_layer=2, n_head=2), ["query_key_value"]),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def adapted(family: str = "mistral") -> Any:

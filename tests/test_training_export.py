@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,20 +25,14 @@ from training.export import check_merge, merge
 from training.llamacpp import CONVERTER, FOLDER, Gguf, check_convertible, find_converter, gguf
 from training.quiet import quiet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEMPLATE = (Path(__file__).parent.parent / "templates" / "instruct.jinja").read_text(encoding="utf-8")
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a tort?"}]
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 LORA = {"r": 4, "lora_alpha": 12, "task_type": "CAUSAL_LM", "init_lora_weights": False}
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 IDS = torch.tensor([[1, 5, 9, 100, 7, 42]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -25,18 +25,11 @@ from training.guard import checkpoints, last_good, lower
 from training.settings import Settings
 from training.sft import Fit, Rows, Work, fit, save_adapter, steps_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings(
     steps=8, learning_rate=1e-2, batch_size=4, max_length=64, seed=3, dtype="float32", cpu=True, save_steps=2
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads that spin for each other are ten times slower when something else wants the core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ from training.quiet import quiet
 from training.recipe import Data, Recipe, Source
 from training.settings import Settings
 from training.sft import fit
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent() -> None:
+    quiet()
+
 
 WORDS = 64
 MARKS = {"vocab_size": WORDS, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2}
@@ -57,16 +65,6 @@ ROWS = [{"input_ids": [*range(3 + row, 15 + row)], "labels": [*range(3 + row, 15
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 Bases = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads that spin for each other are ten times slower when something else wants the core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    quiet()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

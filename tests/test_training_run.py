@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from tests.tiny_base import ROOT, TEMPLATE, tiny_base, tiny_tokenizer
 from training.__main__ import main
 from training.guard import checkpoints
 from training.result import RUN
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 WRITTEN = {"README.md", "adapter_config.json", "adapter_model.safetensors", "loss.png", "manifest.json", RUN}
@@ -97,15 +100,6 @@ def workshop(folder: Path) -> Workshop:
     return Workshop(folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the process has that is killed: a sum over another number of threads rounds differently."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """The adapter, made in one go."""
@@ -115,6 +109,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     assert "42 rows of rows.jsonl" in done.stdout
     assert "left out: 1 duplicated (first: line 41), 1 empty (first: line 42)" in done.stdout
     assert "the adapter is better" in done.stdout
+    # rate, time left and both losses
+    assert re.search(
+        r"law: 100%.* 48/48 \[\d\d:\d\d<\d\d:\d\d, .*(step/s|s/step), loss=\d.*, held_out=\d", done.stderr
+    )
     return shop
 
 

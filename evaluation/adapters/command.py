@@ -17,16 +17,15 @@ from evaluation.adapters.figures import Figures, figures
 from evaluation.adapters.marks import Measure, measures
 from evaluation.adapters.plots import MATRIX, QUALITY, REGRET
 from evaluation.adapters.report import write
-from evaluation.adapters.rows import Data, Row, load_rows
+from evaluation.adapters.rows import Row, load_rows
 from evaluation.adapters.score import MINILM, ROBERTA, Bert, load_bert
 from evaluation.adapters.served import Served, served
 from evaluation.client import API_KEY, Client, key_of_environment
 from evaluation.folder import check_folder
 from evaluation.kept import Kept, digest
-from evaluation.routing.rows import DataError, Problem
+from evaluation.routing.rows import Data, DataError, Problem, name_problems
 from record.origin import origin
 
-NAMED_PROBLEMS = 20
 TIMED = 40
 """The first questions are asked one after another: their times are the stack's speed."""
 
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         kept.close(done=not len(kept))
         raise
     kept.close(done=True)
-    name_problems(problems)
+    name_problems(problems, len(data.rows) + len(data.problems) - len(problems))
     print(tables.printed(found))
     print(f"\n{folder}: report.html, results.json, {MATRIX}, {QUALITY}, {REGRET}")
 
@@ -104,16 +103,8 @@ def measure(
     return figures(stack, up, fitting, marks, choices, times), problems
 
 
-def name_problems(problems: Sequence[Problem]) -> None:
-    """The first of them, and how many there are."""
-    for problem in problems[:NAMED_PROBLEMS]:
-        print(problem, file=sys.stderr)
-    if problems:
-        print(f"{len(problems):,} rows left out", file=sys.stderr)
-
-
 def _about(
-    stack: Stack, up: Served, data: Data, problems: Sequence[Problem], bert: Bert, max_tokens: int
+    stack: Stack, up: Served, data: Data[Row], problems: Sequence[Problem], bert: Bert, max_tokens: int
 ) -> dict[str, Any]:
     """What the figures were made of."""
     return {

@@ -5,12 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapters import Stack
-from evaluation.routing.rows import BASE_LABELS, HALF, DataError, Problem, decoded, numbered, short
+from evaluation.routing.rows import (
+    HALF,
+    Data,
+    DataError,
+    Problem,
+    decoded,
+    label_names,
+    numbered,
+    read_files,
+    short,
+)
 
 EXPECTED = '{"question" or "instruction" or "messages", "answer" or "output", perhaps "label"}'
 QUESTIONS = ("paraphrase", "question", "instruction", "messages")
@@ -35,37 +45,12 @@ class Row:
         return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
 
 
-@dataclass(frozen=True)
-class Data:
-    """The rows of all files, the lines that were left out, and the SHA-256 of each file."""
-
-    rows: tuple[Row, ...]
-    problems: tuple[Problem, ...]
-    digests: Mapping[str, str]
-
-
-def load_rows(places: Sequence[Path], stack: Stack, served: Sequence[str], most: int | None) -> Data:
+def load_rows(places: Sequence[Path], stack: Stack, served: Sequence[str], most: int | None) -> Data[Row]:
     """Every usable row, at most so many of each label. Raises DataError for a file without any."""
-    named = {name: name for name in (stack.base.name, *served)}
-    labels = dict.fromkeys(BASE_LABELS, stack.base.name) | named
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    digests = {}
-    for file in dict.fromkeys(one for place in places for one in _files(place)):
-        try:
-            raw = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-        found = list(_file(file, raw, labels))
-        broken = [each for each in found if isinstance(each, Problem)]
-        usable = [each for each in found if isinstance(each, Row)]
-        if not usable:
-            first = f"; {broken[0]}" if broken else ""
-            raise DataError(f"{file}: holds no usable row{first}; a row is {EXPECTED}")
-        rows += usable
-        problems += broken
-        digests[str(file)] = hashlib.sha256(raw).hexdigest()
-    return Data(tuple(_few(rows, most)), tuple(problems), digests)
+    labels = label_names(stack, served)
+    files = (file for place in places for file in _files(place))
+    data = read_files(files, lambda file, raw: _file(file, raw, labels), EXPECTED)
+    return replace(data, rows=tuple(_few(data.rows, most)))
 
 
 def _files(place: Path) -> list[Path]:

@@ -21,12 +21,11 @@ from evaluation.routing import plots, text
 from evaluation.routing.columns import Records, columns, fitted, halves
 from evaluation.routing.judge import Memory, record, texts_of
 from evaluation.routing.report import write
-from evaluation.routing.rows import Data, Row, load_rows
+from evaluation.routing.rows import Data, Row, load_rows, name_problems
 from evaluation.routing.store import by_hand, store
 from record.origin import origin
 from router.classify import load_classifiers
 
-NAMED_PROBLEMS = 20
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 
 
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     if arguments.fit:
         check_writable(stack.file, "--fit stores what it finds there")
     data = load_rows(arguments.data, stack)
-    _name_problems(data)
+    name_problems(data.problems, len(data.rows))
     fitting, shown = halves(data.rows) if arguments.fit else ([], data.rows)
     classifiers = load_classifiers(stack)
     about = _about(stack, data, len(fitting), argv)  # before the long work, during which files may change
@@ -108,16 +107,6 @@ def classifiers(text: str) -> tuple[ClassifierName, ...]:
     return typing.cast(tuple[ClassifierName, ...], names)
 
 
-def _name_problems(data: Data) -> None:
-    for problem in data.problems[:NAMED_PROBLEMS]:
-        print(problem, file=sys.stderr)
-    if more := len(data.problems[NAMED_PROBLEMS:]):
-        print(f"... and {more} more", file=sys.stderr)
-    if data.problems:
-        total = len(data.rows) + len(data.problems)
-        print(f"{len(data.problems)} of {total:,} rows left out", file=sys.stderr)
-
-
 def _name_failures(records: Records, rows: Sequence[Row]) -> None:
     """They are decided as the router does; the report counts the rows that this meets."""
     for name, recorded in records.items():
@@ -127,7 +116,7 @@ def _name_failures(records: Records, rows: Sequence[Row]) -> None:
             print(f"{name}: failed on {number:,} of {total:,} texts; {place}: {error}", file=sys.stderr)
 
 
-def _about(stack: Stack, data: Data, fitted_on: int, argv: Sequence[str]) -> dict[str, Any]:
+def _about(stack: Stack, data: Data[Row], fitted_on: int, argv: Sequence[str]) -> dict[str, Any]:
     """What the figures were made of."""
     return {
         **dataclasses.asdict(origin("evaluation", argv, PACKAGES)),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from adapters import Stack
 from router.conversation import Words, read
@@ -16,6 +17,10 @@ from router.conversation import Words, read
 BASE_LABELS = ("general", "base")
 """What data files call the base, beside its own name."""
 
+NAMED = 20
+"""Lines that are left out are named, so many of them at most."""
+
+Kind = TypeVar("Kind")
 
 HALF = re.compile(r"[\ud800-\udfff]")
 """Half of a character, which JSON can name and no file can hold. The router drops those of a text."""
@@ -60,19 +65,30 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Generic[Kind]):
     """The rows of all files, the lines that were left out, and the SHA-256 of each file."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Kind, ...]
     problems: tuple[Problem, ...]
     digests: Mapping[str, str]
 
 
-def load_rows(files: Sequence[Path], stack: Stack) -> Data:
+def load_rows(files: Sequence[Path], stack: Stack) -> Data[Row]:
     """Every usable row, in order. Raises DataError where a file cannot be read or holds no usable row."""
-    labels = {name: name for name in (stack.base.name, *stack.adapters)}
-    labels = dict.fromkeys(BASE_LABELS, stack.base.name) | labels
-    rows: list[Row] = []
+    labels = label_names(stack, stack.adapters)
+    return read_files(files, lambda file, raw: _file(file, raw, labels), _example(stack))
+
+
+def label_names(stack: Stack, adapters: Iterable[str]) -> dict[str, str]:
+    """What a row's label may be, and the model that it means."""
+    return {**dict.fromkeys(BASE_LABELS, stack.base.name), **{name: name for name in (stack.base.name, *adapters)}}
+
+
+def read_files(
+    files: Iterable[Path], parse: Callable[[Path, bytes], Iterable[Kind | Problem]], example: str
+) -> Data[Kind]:
+    """What `parse` makes of each file. Raises DataError for one that cannot be read or holds no usable row."""
+    rows: list[Kind] = []
     problems: list[Problem] = []
     digests = {}
     for file in dict.fromkeys(files):
@@ -80,16 +96,26 @@ def load_rows(files: Sequence[Path], stack: Stack) -> Data:
             raw = file.read_bytes()
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-        found = list(_file(file, raw, labels))
-        usable = [each for each in found if isinstance(each, Row)]
+        found = list(parse(file, raw))
+        usable = [each for each in found if not isinstance(each, Problem)]
         broken = [each for each in found if isinstance(each, Problem)]
         if not usable:
             first = f"; {broken[0]}" if broken else ""
-            raise DataError(f"{file}: holds no usable row{first}; a row is {_example(stack)}")
+            raise DataError(f"{file}: holds no usable row{first}; a row is {example}")
         rows += usable
         problems += broken
         digests[str(file)] = hashlib.sha256(raw).hexdigest()
     return Data(tuple(rows), tuple(problems), digests)
+
+
+def name_problems(problems: Sequence[Problem], usable: int) -> None:
+    """The first of them, and how many of all rows were left out, on standard error."""
+    for problem in problems[:NAMED]:
+        print(problem, file=sys.stderr)
+    if more := len(problems[NAMED:]):
+        print(f"... and {more} more", file=sys.stderr)
+    if problems:
+        print(f"{len(problems)} of {usable + len(problems):,} rows left out", file=sys.stderr)
 
 
 def _example(stack: Stack) -> str:

