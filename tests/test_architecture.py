@@ -60,7 +60,7 @@ def test_arrows(folder: str) -> None:
         "record.origin",
         "record.drawing",
         "training.__main__",
-        "ui.badge",
+        "ui.parts.badge",
         "adapters",
     ],
 )

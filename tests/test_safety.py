@@ -21,8 +21,9 @@ from evaluation.safety.alarm import Rate
 from evaluation.safety.sentences import EMERGENCIES, NEAR_MISSES
 from evaluation.safety.text import percent
 from tests.conftest import GENERAL, LEGAL, Wire, chat, wired, write_stack
-from ui.badge import below
-from ui.chat import Answer, Decision, read_decision
+from ui.client.answer import Answer
+from ui.client.decision import Decision, read_decision
+from ui.parts.badge import below
 
 HEADER = "x-lora-select-disclaimer"
 LAWYER = "Kein Rechtsrat, 100 % unverbindlich:\nfragen Sie eine Anwältin, 请咨询律师 ⚖️"

@@ -21,10 +21,11 @@ def main() -> int:
     listen = stack.ui if stack else adapters.Ui()
     router = flags.router or (stack.router_url if stack else "")
     host, port = flags.host or listen.host, flags.port or listen.port
-    from ui import app, chat, page  # only now: Gradio takes seconds to import
+    from ui import app, page  # only now: Gradio takes seconds to import
+    from ui.client.connect import connect
 
     try:
-        page.start(app.create_app(chat.connect(router)), host, port)
+        page.start(app.create_app(connect(router)), host, port)
     except (OSError, OverflowError):
         print(f"ui: cannot listen on {host}:{port}; is it in use? --port takes another", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-STYLE = Path(__file__).with_name("style.css")
+STYLE = Path(__file__).with_name("style")
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 POLICY = "; ".join(
@@ -51,7 +51,7 @@ def start(app: gr.Blocks, host: str, port: int) -> None:
         server_name=host,
         server_port=port,
         theme=theme(),
-        css_paths=STYLE,
+        css_paths=[STYLE / "base.css", *sorted(STYLE.glob("[!b]*.css"))],  # what tabs share, then one file a tab
         app_kwargs={"middleware": [Middleware(OwnHostOnly)]},
         footer_links=[],
         prevent_thread_lock=True,

@@ -1,39 +1,22 @@
-"""Ask the router through the OpenAI SDK: a conversation in, a growing answer and its decision out."""
+"""A conversation in, a growing answer and its decision out."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import unquote
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
 from adapters import AUTO
-
-HEADER = "x-lora-select-"
-KEY = "LORA_SELECT_API_KEY"
-"""Environment variable with the page's key, where the router wants one; it never reaches the browser."""
+from ui.client.connect import explain, router_url
+from ui.client.decision import Decision, read_decision
 
 SCORES_TIMEOUT_S = 5
 REDRAW_S = 0.05
 """The page redraws the whole answer each time; twenty times a second looks like streaming."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Which model answered, and why. `score` is None when the client named the model. `disclaimer`: what its stack
-    tells with every answer of it."""
-
-    model: str
-    reason: str
-    score: float | None = None
-    classify_ms: float | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
-    disclaimer: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,25 +47,6 @@ class Settings:
     temperature: float = 0.0
 
 
-def connect(url: str) -> openai.AsyncOpenAI:
-    """A client for the router at `url` (without /v1). It asks once: a retry would hide what went wrong."""
-    timeout = openai.Timeout(600, connect=5)
-    key = os.environ.get(KEY, "none")
-    return openai.AsyncOpenAI(base_url=f"{url.rstrip('/')}/v1", api_key=key, timeout=timeout, max_retries=0)
-
-
-def router_url(client: openai.AsyncOpenAI) -> str:
-    """The router's own root, where /route lives."""
-    return str(client.base_url).rstrip("/").removesuffix("/v1")
-
-
-async def models(client: openai.AsyncOpenAI) -> list[tuple[str, str]]:
-    """(label, name) of every model that the router offers, in its order. Raises openai.OpenAIError."""
-    listed = (await client.models.list()).data
-    bases = {getattr(model, "parent", None) for model in listed}
-    return [(f"{model.id} (base)" if model.id in bases else model.id, model.id) for model in listed]
-
-
 async def ask(client: openai.AsyncOpenAI, turns: tuple[Turn, ...], settings: Settings) -> AsyncIterator[Answer]:
     """The answer to the last turn as it grows. Whatever fails is told in `Answer.error`, never raised."""
     request = _request(turns, settings)
@@ -103,41 +67,6 @@ async def ask(client: openai.AsyncOpenAI, turns: tuple[Turn, ...], settings: Set
         scores = await _scores(client, request)
         answer = replace(answer, decision=replace(answer.decision, scores=scores))
     yield replace(answer, done=True)
-
-
-def read_decision(headers: Mapping[str, str]) -> Decision | None:
-    """The router's headers as a Decision; None when it never got to decide."""
-    model = headers.get(f"{HEADER}adapter")
-    if not model:
-        return None
-    return Decision(
-        model=model,
-        reason=headers.get(f"{HEADER}reason", ""),
-        score=_number(headers.get(f"{HEADER}score")),
-        classify_ms=_number(headers.get(f"{HEADER}classify-ms")),
-        disclaimer=unquote(headers.get(f"{HEADER}disclaimer", "")),
-    )
-
-
-def explain(error: Exception, url: str, started: bool = False) -> str:
-    """One sentence for the reader: what failed, and what to look at."""
-    match error:
-        case openai.APITimeoutError():
-            sentence = f"The router at {url} took too long to answer."
-        case openai.APIConnectionError() if started:
-            sentence = "The answer broke off: the connection to the router was lost."
-        case openai.APIConnectionError():
-            sentence = f"The router at {url} does not answer. Is it running?"
-        case openai.APIStatusError(status_code=503):
-            sentence = f"The model server is not ready (503): {_message(error)}"
-        case openai.APIStatusError():
-            verb = "failed" if error.status_code >= 500 else "was refused"
-            sentence = f"The request {verb} ({error.status_code}): {_message(error)}"
-        case openai.APIError():
-            sentence = f"The answer broke off: {_message(error)}"
-        case _:
-            sentence = f"The router at {url} sent something that is not an answer: {error}"
-    return sentence
 
 
 def _request(turns: tuple[Turn, ...], settings: Settings) -> dict[str, Any]:
@@ -182,15 +111,3 @@ async def _scores(client: openai.AsyncOpenAI, request: dict[str, Any]) -> dict[s
     if not isinstance(scores, dict):
         return {}
     return {str(name): float(score) for name, score in scores.items() if isinstance(score, int | float)}
-
-
-def _message(error: openai.APIError) -> str:
-    said = error.body.get("message") if isinstance(error.body, dict) else None
-    return str(said or error.message).strip()
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

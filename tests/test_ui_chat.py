@@ -17,8 +17,9 @@ from tests import browser
 from tests.browser import LAPTOP, PHONE, ask
 from tests.fake_router import ANSWER, BASE, DISCLAIMER, HOSTILE, JUNK_ANSWER, FakeRouter
 from tests.servers import free_port, serving
-from ui.badge import badge, percent
-from ui.chat import Decision
+from ui.client.decision import Decision
+from ui.parts.badge import badge
+from ui.parts.html import percent
 
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / ".run" / "screenshots"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from html import escape
 
-from ui.chat import Answer, Decision
+from ui.client.answer import Answer
+from ui.client.decision import Decision
+from ui.parts.html import hue, notice, percent, text
 
 REASONS = {
     "classified": "chosen by content",
@@ -39,7 +39,7 @@ def below(answer: Answer) -> str:
 
 def disclaimer(decision: Decision) -> str:
     """What the stack wants to be read with every answer of this model."""
-    told = _text(decision.disclaimer)
+    told = text(decision.disclaimer)
     return f'<p class="ls-disclaimer" role="note" aria-label="Disclaimer">{told}</p>' if told.strip() else ""
 
 
@@ -50,29 +50,9 @@ def badge(decision: Decision) -> str:
     return (
         '<section class="ls-badge" aria-label="Which model answered">'
         f'<p class="ls-line"><span class="ls-pill" style="--hue:{hue(decision.model)}">'
-        f'{_text(decision.model)}</span>{score}<span class="ls-reason">{_text(words)}{_time(decision)}</span></p>'
+        f'{text(decision.model)}</span>{score}<span class="ls-reason">{text(words)}{_time(decision)}</span></p>'
         f"{_bars(decision.scores, decision.model)}</section>"
     )
-
-
-def notice(text: str, *, error: bool) -> str:
-    """A sentence from the page itself, told apart from what a model said."""
-    kind, role = ("ls-error", "alert") if error else ("ls-note", "note")
-    return f'<p class="{kind}" role="{role}">{_text(text)}</p>'
-
-
-def percent(share: float) -> str:
-    """0.934 as "93 %"; what is neither none nor all is never shown as 0 or 100."""
-    if 0 < share < 0.005:
-        return "<1 %"
-    if 0.995 <= share < 1:
-        return ">99 %"
-    return f"{share:.0%}".replace("%", " %")
-
-
-def hue(name: str) -> int:
-    """The same colour for the same name, everywhere."""
-    return int.from_bytes(hashlib.blake2b(name.encode()).digest()) % 360
 
 
 def _bars(scores: Mapping[str, float], chosen: str) -> str:
@@ -91,9 +71,9 @@ def _bar(name: str, score: float, chosen: bool) -> str:
     meter = f'role="meter" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share * 100:.1f}"'
     return (
         f'<li class="ls-bar{mark}" style="--hue:{hue(name)};--share:{share * 100:.1f}%">'
-        f'<span class="ls-name" title="{_text(name)}">{_text(name)}</span>'
-        f'<span class="ls-track" {meter} aria-label="{_text(name)}"><span class="ls-fill"></span></span>'
-        f'<span class="ls-percent">{_text(percent(share))}</span></li>'
+        f'<span class="ls-name" title="{text(name)}">{text(name)}</span>'
+        f'<span class="ls-track" {meter} aria-label="{text(name)}"><span class="ls-fill"></span></span>'
+        f'<span class="ls-percent">{text(percent(share))}</span></li>'
     )
 
 
@@ -101,8 +81,3 @@ def _time(decision: Decision) -> str:
     if decision.reason != "classified" or decision.classify_ms is None:
         return ""
     return f" in {decision.classify_ms:.1f} ms" if decision.classify_ms else ", as before"
-
-
-def _text(raw: str) -> str:
-    # Gradio's HTML component also reads {{...}} and ${...} as templates; as entities they stay text.
-    return escape(raw).replace("{", "&#123;").replace("$", "&#36;").replace("`", "&#96;")

@@ -1,0 +1,1 @@
+"""Pieces of HTML that several tabs show. Pure; whatever comes from outside is escaped."""

@@ -1,0 +1,9 @@
+"""Feedback: what people corrected."""
+
+from __future__ import annotations
+
+from ui.shared import Page
+
+
+def create(page: Page) -> None:
+    """Not built yet."""
