@@ -1,0 +1,1 @@
+"""`python -m benchmarks.throughput`: tokens per second and latency of every way to serve adapters."""
