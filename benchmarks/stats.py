@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
+
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ def ratios(numbers: Mapping[int, float], references: Mapping[int, float]) -> lis
         for turn, number in numbers.items()
         if number > 0 and (reference := references.get(turn, 0)) > 0
     ]
+
+
+def rotated(ones: Sequence[One], turn: int) -> list[One]:
+    """Every round begins with another one."""
+    start = turn % len(ones)
+    return [*ones[start:], *ones[:start]]
 
 
 def two_points(short: tuple[float, float, float], long: tuple[float, float, float]) -> tuple[float, float]:

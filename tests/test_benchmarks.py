@@ -23,7 +23,6 @@ from benchmarks.overhead.memory import drift
 from benchmarks.overhead.options import SECTIONS, parse
 from benchmarks.overhead.peers import PEERS, NotInstalled, Place
 from benchmarks.overhead.plan import FULL
-from benchmarks.overhead.proxy import rotated
 from benchmarks.overhead.report import tables
 from benchmarks.overhead.router import write_config
 from benchmarks.overhead.targets import (
@@ -38,7 +37,7 @@ from benchmarks.overhead.targets import (
     wait_for_answer,
 )
 from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, cpu_s, rss_mb, tree
-from benchmarks.stats import Spread, percentile, ratios, two_points
+from benchmarks.stats import Spread, percentile, ratios, rotated, two_points
 from benchmarks.stub import MODELS
 from benchmarks.texts import KNOWN, Fresh, single_token_words
 from record.origin import ROOT, commit

@@ -15,7 +15,7 @@ from benchmarks.lag.base import RANK, make_adapter, make_base
 from benchmarks.lag.jobs import BASE, EACH, LAG, ONE, Answer, Boot, EngineProcess, Job
 from benchmarks.lag.plan import Plan
 from benchmarks.processes import BenchmarkError, Fleet
-from benchmarks.stats import Spread, ratios
+from benchmarks.stats import Spread, ratios, rotated
 
 WITHOUT, STOCK, OURS, WITH_LAG = "no LoRA", "stock", "ours", "ours with LAG"
 WRAPPERS = {WITHOUT: "", STOCK: "PunicaWrapperCPU", OURS: "GroupedPunica", WITH_LAG: "GroupedPunica"}
@@ -40,7 +40,7 @@ def section(plan: Plan) -> dict[str, Any]:
         for turn in range(plan.rounds):
             _say(f"round {turn + 1} of {plan.rounds}")
             for phase, who, size in cases(plan):
-                for engine in _rotated([one for one in engines if knows(one.name, who)], turn):
+                for engine in rotated([one for one in engines if knows(one.name, who)], turn):
                     found[phase, who, size][engine.name][turn] = _timed(engine, plan, phase, who, size)
     return {
         "parameters": plan.shape.parameters,
@@ -129,11 +129,6 @@ def _told(
         for name, rounds in times.items()
     }
     return {"phase": phase, "who": who or "base", "size": size, "engines": engines}
-
-
-def _rotated(engines: Sequence[EngineProcess], turn: int) -> list[EngineProcess]:
-    first = turn % len(engines)
-    return [*engines[first:], *engines[:first]]
 
 
 def _say(line: str) -> None:

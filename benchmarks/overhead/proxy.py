@@ -13,7 +13,7 @@ from benchmarks.overhead.peers import PEERS
 from benchmarks.overhead.plan import Plan
 from benchmarks.overhead.targets import DIRECT, EVERYTHING, OURS, TRACED, Bench, Target, say
 from benchmarks.processes import BenchmarkError
-from benchmarks.stats import Spread, ratios, two_points
+from benchmarks.stats import Spread, ratios, rotated, two_points
 
 WHOLE, BURST, PACED = "whole", "burst", "paced"
 
@@ -84,12 +84,6 @@ def _scenario(bench: Bench, targets: Sequence[Target], scenario: Scenario) -> di
                 continue
             turns[target.name][turn] = measured
     return summary(scenario, turns, failures)
-
-
-def rotated(targets: Sequence[Target], turn: int) -> list[Target]:
-    """Every round begins with another one."""
-    start = turn % len(targets)
-    return [*targets[start:], *targets[:start]]
 
 
 def _jobs(bench: Bench, target: Target, scenario: Scenario) -> list[Any]:
