@@ -15,6 +15,21 @@ from benchmarks.processes import BenchmarkError, ended_by_signals
 from record.origin import Origin
 
 DIGITS = 4
+
+
+class Row(str):
+    """A line of a table, for a terminal; its `cells` for whoever lays them out in another way."""
+
+    cells: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cells: Sequence[str], widths: Sequence[int]) -> Row:
+        """Every cell as wide as its column."""
+        row = cls("  " + "  ".join(text.ljust(width) for text, width in zip(cells, widths, strict=True)).rstrip())
+        row.cells = tuple(cells)
+        return row
+
+
 VERDICTS = {True: "pass", False: "MISSED", None: "not measured"}
 
 
@@ -66,9 +81,11 @@ def command(
 def limits(document: Mapping[str, Any], limit: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
     """The last table: each bar with its verdict; `limit` says what it asks."""
     yield "\nlimits"
+    rows = [["", "", "limit", "measured"]]
     for bar in document["bars"]:
         value = "-" if bar["value"] is None else f"{bar['value']:g}"
-        yield f"  {VERDICTS[bar['pass']]:13s} {bar['name']}: {value} ({limit(bar)})"
+        rows.append([VERDICTS[bar["pass"]], bar["name"], limit(bar), value])
+    yield from aligned(rows)
 
 
 def see_writable(file: Path) -> None:
@@ -112,11 +129,10 @@ def short(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns under each other."""
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[Row]:
+    """Columns under each other; the first row is the table's head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    return (Row.of(row, widths) for row in rows)
 
 
 def rounded(value: Any) -> Any:

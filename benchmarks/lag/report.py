@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.document import aligned, cell, limits, median, short
 from benchmarks.lag.library import ALL, GATHERED, GROUPED
-from benchmarks.lag.wrapper import OURS, STOCK, WRAPPERS
+from benchmarks.lag.wrapper import DECODE, OURS, PREFILL, STOCK, WITH_LAG, WITHOUT, WRAPPERS
+from record.drawing import COLOURS, canvas
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
@@ -22,10 +24,51 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
     if "slots" in sections:
         yield from _slots(sections["slots"])
 
-    def asked(bar: Mapping[str, Any]) -> str:
-        return f"at least {bar['least']:g} times" if bar["most"] is None else f"at most {bar['most']:g} times"
+    yield from limits(document, _asked)
 
-    yield from limits(document, asked)
+
+def summary(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for the README: of the libraries only the largest projection and rank, and one token or a prompt."""
+    sections = document["sections"]
+    if "wrapper" in sections:
+        yield from _wrapper(sections["wrapper"])
+    if library := sections.get("library"):
+        most = {name: max(one[name] for one in library["cells"]) for name in ("inputs", "rank", "tokens")}
+        wide = [one for one in library["cells"] if (one["inputs"], one["rank"]) == (most["inputs"], most["rank"])]
+        yield from _library({"cells": [one for one in wide if one["tokens"] in (1, most["tokens"])]})
+    if "slots" in sections:
+        yield from _slots(sections["slots"])
+    yield from limits(document, _asked)
+
+
+def plot(document: Mapping[str, Any], file: Path) -> None:
+    """CPU time of a prompt, and of a token at several batch sizes: no LoRA, stock vLLM, the plugin, and LAG."""
+    cases = document["sections"]["wrapper"]["cases"]
+    lines = {WITHOUT: "base", STOCK: "each", OURS: "each", WITH_LAG: "lag"}
+    with canvas(file, 10, 3.6) as figure:
+        prompt, token = figure.subplots(1, 2)
+        for number, (engine, who) in enumerate(lines.items()):
+            # One row has one adapter, which is what "each" has with more rows; so has a prompt.
+            wanted = (who, "one") if who == "each" else (who,)
+            mine = [case for case in cases if case["who"] in wanted and engine in case["engines"]]
+            took = {(case["phase"], case["who"], case["size"]): case["engines"][engine]["cpu_ms"] for case in mine}
+            prompts = [spread["median"] for (phase, _, _), spread in took.items() if phase == PREFILL]
+            name = f"{engine}, {'an adapter each' if who == 'each' else who}"
+            bars = prompt.barh([name], prompts, color=COLOURS[number])
+            prompt.bar_label(bars, [f" {short(one)}" for one in prompts])
+            # Later ones replace earlier: of "one" and "each" at the same size, "each".
+            steps = {size: spread["median"] for (phase, _, size), spread in took.items() if phase == DECODE}
+            token.plot(list(steps), list(steps.values()), "o-", color=COLOURS[number], label=name)
+        prompt.invert_yaxis()
+        prompt.set(title="ms of CPU time, a prompt of 512 tokens")
+        prompt.margins(x=0.15)
+        prompt.grid(visible=False, axis="y")
+        token.set(title="ms of CPU time, one token for every row", xlabel="rows", ylim=(0, None))
+        token.legend()
+
+
+def _asked(bar: Mapping[str, Any]) -> str:
+    return f"at least {bar['least']:g} times" if bar["most"] is None else f"at most {bar['most']:g} times"
 
 
 def _wrapper(section: Mapping[str, Any]) -> Iterator[str]:

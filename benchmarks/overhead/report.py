@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from benchmarks.document import aligned, cell, limits, median
-from benchmarks.overhead.proxy import WHOLE
-from benchmarks.overhead.targets import EVERYTHING
+from benchmarks.document import aligned, cell, limits, median, short
+from benchmarks.overhead import bars
+from benchmarks.overhead.plan import MANY
+from benchmarks.overhead.proxy import PACED, WHOLE
+from benchmarks.overhead.targets import DIRECT, EVERYTHING, OURS
+from record.drawing import COLOURS, canvas, decades
 
 WHOLE_COLUMNS = {
     "added p50 ms": "added_p50_ms",
@@ -46,7 +50,52 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {memory['after_start_mb']} after the start"
         yield f"  {memory['after_warm_up_mb']} with {memory['cached_texts']} texts known"
         yield f"  {memory['highest_mb']} at most, in {memory['requests']} requests"
-    yield from limits(document, lambda bar: f"at most {bar['most']:g} {bar['unit']}")
+    yield from limits(document, _asked)
+
+
+def summary(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for the README: the load that the limits are about, and how they were met."""
+    if proxy := document["sections"].get("proxy"):
+        found = [
+            (kind, count, bars.cell(proxy, kind, count))
+            for kind, count in ((WHOLE, MANY), (PACED, MANY), (WHOLE, 1))
+        ]
+        keys = (("CPU us a request", bars.CPU), ("CPU us a chunk", bars.CHUNK), ("added p50, ms", "added_p50_ms"))
+        heads = [f"{what}; {kind}, {count}" for (kind, count, _), (what, _) in zip(found, keys, strict=True)]
+        rows = [["", heads[0], f"{EVERYTHING} / this", *heads[1:]]]
+        for target, version in proxy["targets"].items():
+            cells = [
+                measured.get(target, {}).get(key) for (_, _, measured), (_, key) in zip(found, keys, strict=True)
+            ]
+            ratio = found[0][2].get(target, {}).get("ratio_of_router_all_on", {}).get(bars.CPU)
+            name = target if target in (DIRECT, *OURS) else f"{target} {version}"
+            rows.append([name, cell(cells[0]), median(ratio), *map(cell, cells[1:])])
+        yield from aligned(rows)
+        yield from (f"{target}: {why}" for target, why in proxy["skipped"].items())
+    if misses := document["sections"].get("misses"):
+        yield from _misses(misses)
+    yield from limits(document, _asked)
+
+
+def plot(document: Mapping[str, Any], file: Path) -> None:
+    """CPU time of a request, and of a chunk, beside other proxies."""
+    proxy = document["sections"]["proxy"]
+    panels = ((WHOLE, bars.CPU, "us of CPU a request"), (PACED, bars.CHUNK, "us of CPU a paced chunk"))
+    with canvas(file, 10, 3.4) as figure:
+        for axes, (kind, cost, title) in zip(figure.subplots(1, 2), panels, strict=True):
+            measured = bars.cell(proxy, kind, MANY)
+            shown = [name for name in reversed(list(measured)) if measured[name][cost]["median"] > 0]
+            medians = [measured[name][cost]["median"] for name in shown]
+            axes.barh(shown, medians, color=[COLOURS[0] if name in OURS else COLOURS[6] for name in shown])
+            for place, value in enumerate(medians):
+                axes.text(value, place, f" {short(value)}", va="center")
+            decades(axes, "x")
+            axes.set(title=f"{title}, {MANY} connections", xlim=(min(medians) / 2, max(medians) * 3))
+            axes.grid(visible=False, axis="y")
+
+
+def _asked(bar: Mapping[str, Any]) -> str:
+    return f"at most {bar['most']:g} {bar['unit']}"
 
 
 def _proxy(section: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,70 @@
+"""`python -m benchmarks.report`: benchmarks/README.md is what it makes of the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from benchmarks import report
+from benchmarks.document import aligned, rounded
+from benchmarks.report import README, found, layout, markdown, names, picture, rendered
+from record.origin import ROOT
+
+
+def test_the_readme_is_what_the_report_makes() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert rendered(readme) == readme, "run python -m benchmarks.report"
+    for name in names(readme):
+        document = found(name)
+        assert not document or not hasattr(layout(document), "plot") or picture(name).is_file()
+
+
+def test_every_benchmark_and_every_result_has_its_place() -> None:
+    places = names(README.read_text(encoding="utf-8"))
+    assert {file.parent.name for file in (ROOT / "benchmarks").glob("*/__main__.py")} <= set(places)
+    assert {file.stem for file in report.RESULTS.glob("*.json")} <= set(places)
+
+
+def test_tables_lists_and_paragraphs() -> None:
+    lines = ["first", "", *aligned([["name", "a|b"], ["x", "1"]]), "\ntitle", "  one  of", "  two"]
+    assert [line for line in markdown(lines) if line] == [
+        "first",
+        "| name | a\\|b |",
+        "|---|---|",
+        "| x | 1 |",
+        "title",
+        "- one of",
+        "- two",
+    ]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A README and its results that are not the published ones."""
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "README", tmp_path / "README.md")
+    return tmp_path
+
+
+def test_only_places_change(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = found_in(ROOT / "benchmarks" / "results" / "overhead.json")
+    (elsewhere / "overhead.json").write_bytes(orjson.dumps(rounded(document)))
+    by_hand = "# Mine\n\n{}\n\nbetween\n\n{}\n\nafter\n"
+    places = [f"<!-- results {name} -->\n{{}}<!-- end -->" for name in ("overhead", "gpu")]
+    (elsewhere / "README.md").write_text(by_hand.format(*(place.format("old\n") for place in places)))
+    assert report.main() == 0
+    made = (elsewhere / "README.md").read_text(encoding="utf-8")
+    assert by_hand.split("{}")[1] in made
+    assert "old" not in made
+    assert "Not yet run" in made.partition("between")[2]
+    assert "| router, all on | " in made.partition("between")[0]
+    assert (elsewhere / "overhead.png").read_bytes().startswith(b"\x89PNG")
+    assert f"commit {document['commit'][:12]}" in capsys.readouterr().out
+    assert report.main() == 0
+    assert (elsewhere / "README.md").read_text(encoding="utf-8") == made
+
+
+def found_in(file: Path) -> dict[str, str]:
+    return dict(orjson.loads(file.read_bytes()))
