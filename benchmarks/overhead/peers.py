@@ -52,6 +52,10 @@ http {{
 """
 
 
+LITELLM_ENV = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+"""It would ask the network for prices, which it has at hand."""
+
+
 class NotInstalled(Exception):
     """A peer that this machine does not have, and where it was looked for."""
 
@@ -92,7 +96,7 @@ def nginx(place: Place) -> Peer:
 def vllm_router(place: Place) -> Peer:
     """The Rust one from PyPI, one worker thread (tokio's own setting)."""
     folder = place.environments / "vllm-router" / "bin"
-    version = _version(folder, "vllm-router")
+    version = version_of(folder, "vllm-router")
     argv = (
         str(folder / "vllm-router"), "--host", "127.0.0.1", "--port", str(place.port),
         "--worker-urls", f"http://127.0.0.1:{place.engine_port}", "--policy", "round_robin",
@@ -105,7 +109,7 @@ def vllm_router(place: Place) -> Peer:
 def production_stack(place: Place) -> Peer:
     """vllm-project/production-stack's router; its environment must be able to import vllm_router.app."""
     folder = place.environments / "production-stack" / "bin"
-    version = _version(folder, "vllm-router", module="vllm_router.app")
+    version = version_of(folder, "vllm-router", module="vllm_router.app")
     argv = (
         str(folder / "python"), "-W", "ignore", "-m", "vllm_router.app", "--host", "127.0.0.1",
         "--port", str(place.port), "--service-discovery", "static",
@@ -118,7 +122,7 @@ def production_stack(place: Place) -> Peer:
 def litellm(place: Place) -> Peer:
     """LiteLLM's proxy as its page on production asks for: one worker, a master key, errors only in the log."""
     folder = place.environments / "litellm" / "bin"
-    version = _version(folder, "litellm")
+    version = version_of(folder, "litellm")
     parameters = {
         "model": f"hosted_vllm/{BASE}",
         "api_base": f"http://127.0.0.1:{place.engine_port}/v1",
@@ -135,9 +139,7 @@ def litellm(place: Place) -> Peer:
         str(folder / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(place.port),
         "--num_workers", "1",
     )  # fmt: skip
-    # It would ask the network for prices, which it has at hand.
-    environment = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    return Peer(Command(argv, environment, place.folder), version)
+    return Peer(Command(argv, LITELLM_ENV, place.folder), version)
 
 
 PEERS: dict[str, Callable[[Place], Peer]] = {
@@ -149,7 +151,7 @@ PEERS: dict[str, Callable[[Place], Peer]] = {
 """By the names that the result calls them. Each raises NotInstalled."""
 
 
-def _version(folder: Path, package: str, module: str = "") -> str:
+def version_of(folder: Path, package: str, module: str = "") -> str:
     """`module`: what must be importable, where the package may be a mere checkout on the path: then its commit."""
     python = folder / "python"
     if not python.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ LABELS = {
 }
 
 
-def command(checkout: Path, config: Path) -> Command:
+def command(checkout: Path, config: Path, env: Mapping[str, str] | None = None) -> Command:
     """`python -m router`. Raises BenchmarkError when the checkout has none."""
     if not (checkout / "router" / "__main__.py").is_file():
         raise BenchmarkError(f"there is no router in {checkout}; name a checkout with --router")
-    return Command((sys.executable, "-m", "router", "--config", str(config.resolve())), {}, checkout)
+    return Command((sys.executable, "-m", "router", "--config", str(config.resolve())), env or {}, checkout)
 
 
 def write_config(
@@ -53,14 +54,17 @@ def write_config(
         router |= _everything(folder / f"{name}.sqlite")
     if traced:
         router["otlp"] = f"http://127.0.0.1:{engine_port}"
-    own = ADAPTER if everything else {}
+    return write_stack(folder / f"{name}.yaml", engine_port, router, ADAPTER if everything else {})
+
+
+def write_stack(file: Path, engine_port: int, router: Mapping[str, Any], adapter: Mapping[str, Any]) -> Path:
+    """In front of the stub, with these settings of the router and of each adapter."""
     stack = {
         "base": {"model": "some/base", "name": MODELS[0]},
         "engine": {"url": f"http://127.0.0.1:{engine_port}"},
-        "router": router,
-        "adapters": {name: {"path": f"some/{name}", "label": label, **own} for name, label in LABELS.items()},
+        "router": dict(router),
+        "adapters": {name: {"path": f"some/{name}", "label": label, **adapter} for name, label in LABELS.items()},
     }
-    file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(stack, sort_keys=False), encoding="utf-8")
     return file
 

@@ -132,13 +132,17 @@ def bench(plan: Plan, folder: Path, checkout: Path, environments: Path, first_po
     """Stub and load client, running. Raises BenchmarkError."""
     ports = Ports(first_port)
     with Fleet(folder) as fleet:
-        port = ports.take()
-        stub = fleet.start(
-            "stub", Command((sys.executable, "-m", "benchmarks.stub", "--port", str(port)), {}, ROOT)
-        )
-        wait_for_answer(fleet, "stub", stub, port, MODELS[0], STUB_READY_WITHIN_S)
+        port, pids = start_stub(fleet, ports)
         client = LoadClient(fleet)
-        yield Bench(plan, folder, checkout, environments, ports, port, (stub.pid,), client, Fresh())
+        yield Bench(plan, folder, checkout, environments, ports, port, pids, client, Fresh())
+
+
+def start_stub(fleet: Fleet, ports: Ports) -> tuple[int, tuple[int, ...]]:
+    """The stub's port and process, when it answers. Raises BenchmarkError."""
+    port = ports.take()
+    stub = fleet.start("stub", Command((sys.executable, "-m", "benchmarks.stub", "--port", str(port)), {}, ROOT))
+    wait_for_answer(fleet, "stub", stub, port, MODELS[0], STUB_READY_WITHIN_S)
+    return port, (stub.pid,)
 
 
 def wait_for_answer(
@@ -169,10 +173,12 @@ def wait_for_answer(
     )
 
 
-def ask(port: int, path: str, body: object = None, key: str = router.KEY) -> tuple[int, str]:
+def ask(
+    port: int, path: str, body: object = None, key: str = router.KEY, timeout_s: float = 30
+) -> tuple[int, str]:
     """One request, outside any measurement; a GET without a body."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         if body is None:
             connection.request("GET", path, headers=headers)

@@ -22,7 +22,7 @@ JUDGED = '"scores":{"'
 
 def section(bench: Bench) -> dict[str, Any]:
     """p50 over HTTP at one connection, by tokens (special ones not counted). Raises BenchmarkError."""
-    plan, vocabulary = bench.plan, single_token_words(_counter())
+    plan, vocabulary = bench.plan, single_token_words(token_counter())
     found: dict[int, list[float]] = {tokens: [] for tokens in UNCACHED_TOKENS}
     with bench.targets([EVERYTHING]) as ((target,), _):
         for turn in range(plan.rounds):
@@ -37,7 +37,7 @@ def section(bench: Bench) -> dict[str, Any]:
     return {"p50_ms": {str(tokens): asdict(Spread.of(values)) for tokens, values in found.items()}}
 
 
-def _counter() -> Callable[[str], int]:
+def token_counter() -> Callable[[str], int]:
     """Tokens of a text, by the tokenizer that the router's classifier uses."""
     from tokenizers import Tokenizer
 
