@@ -71,9 +71,12 @@ class Fleet:
 
     def died(self, name: str, process: subprocess.Popen[bytes]) -> BenchmarkError:
         """The error for a process that ended too early, with the last thing it said."""
+        return BenchmarkError(f"{name} ended with code {process.wait()}: {self.last_word(name)}")
+
+    def last_word(self, name: str) -> str:
+        """The last line of a process's output."""
         lines = self.log(name).read_text(encoding="utf-8", errors="replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return BenchmarkError(f"{name} ended with code {process.wait()}: {said}")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -18,8 +18,8 @@ from record.origin import ROOT
 DEMO = ROOT / ".demo"
 BASE = "demo-base"
 TEMPLATE = ROOT / "demo" / "template.jinja"
-READY_WITHIN_S = 300
-"""Several engines boot at once, on two cores perhaps."""
+READY_WITHIN_S = 600
+"""Several engines boot at once, on two cores perhaps that others use as well: usually it is one minute or two."""
 
 ARGS: dict[str, Any] = {
     "max-model-len": 512, "max-num-seqs": 72, "dtype": "float32", "enforce-eager": True,
@@ -116,7 +116,9 @@ def wait_ready(fleet: Fleet, servers: Sequence[Started], within_s: float = READY
             return lists(server.url, server.models)
 
         if not until(up, within_s):
-            raise BenchmarkError(f"{server.name}: not ready within {within_s:.0f} s; see {fleet.log(server.name)}")
+            raise BenchmarkError(
+                f"{server.name}: not ready within {within_s:.0f} s: {fleet.last_word(server.name)}"
+            )
 
 
 def demo_labels() -> dict[str, str]:
