@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from typing import Any
 
-import orjson
-
 from benchmarks.load import Latency
 from benchmarks.processes import BenchmarkError, Command, Fleet
+from benchmarks.talk import Talker
 from record.origin import ROOT
 
 AWAY_FROM_PROXIES = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -62,25 +61,14 @@ class Seen:
 class Driver:
     """vLLM's own load client, in a process that has imported it once; one load at a time."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, within_s: float = 600.0) -> None:
         command = Command((sys.executable, "-m", "benchmarks.throughput.driver"), AWAY_FROM_PROXIES, ROOT)
-        self._fleet = fleet
-        self._process = fleet.start("driver", command, talks=True)
+        self._process = Talker(fleet, "driver", command)
+        self._within_s = within_s
 
     def run(self, target: Target, load: Load) -> Seen:
-        """Wait for the last answer. Raises BenchmarkError when the client itself fails."""
-        into, out = self._process.stdin, self._process.stdout
-        assert into
-        assert out
-        try:
-            into.write(orjson.dumps({"target": asdict(target), "load": asdict(load)}) + b"\n")
-            into.flush()
-            line = out.readline()
-        except BrokenPipeError:
-            line = b""
-        if not line:
-            raise self._fleet.died("driver", self._process)
-        return seen_of(orjson.loads(line))
+        """Wait for the last answer. Raises BenchmarkError when the client itself fails or hangs."""
+        return seen_of(self._process.say({"target": asdict(target), "load": asdict(load)}, self._within_s))
 
 
 def seen_of(found: dict[str, Any]) -> Seen:

@@ -26,7 +26,7 @@ PERCENTILES = ("p50", "p95", "p99")
 class Runner(Protocol):
     """Whatever can put a load on a target and say what it saw: the driver, or a notebook."""
 
-    def run(self, target: Target, load: Load) -> Seen: ...
+    def run(self, target: Target, load: Load, /) -> Seen: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def see_all(target: Target, seen: Seen) -> Seen:
 
 def _measure(measured: Measured, runner: Runner, target: Target, load: Load, turn: int, watch: Watch) -> None:
     before = decided(target.url) if target.model == AUTO else Counter[str]()
-    with watch.beside(target):
+    with watch.beside(target, load):
         seen = see_all(target, runner.run(target, load))
     measured.seen.setdefault(target.name, {})[turn] = seen
     if target.model == AUTO:
@@ -135,14 +135,15 @@ def _target(measured: Measured, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "tokens_per_s": asdict(Spread.of(list(speed.values()))),
         "requests_per_s": spread(measured, name, lambda seen: seen.requests_per_s),
-        "ttft_ms": _latency(measured, name, lambda seen: seen.ttft_ms),
-        "itl_ms": _latency(measured, name, lambda seen: seen.itl_ms),
         "turns": {"tokens_per_s": list(speed.values()), "ttft_p50_ms": list(first.values())},
     }
+    if any(seen.ttft_ms.count for seen in measured.seen[name].values()):
+        found["ttft_ms"] = _latency(measured, name, lambda seen: seen.ttft_ms)
+        found["itl_ms"] = _latency(measured, name, lambda seen: seen.itl_ms)
     if name in measured.agreed:
         found["agreed"] = asdict(Spread.of(measured.agreed[name]))
     reference = measured.cell.reference
-    if reference and name != reference:
+    if name != reference and reference in measured.seen:
         of, before = measured.turns(reference, tokens_per_s), measured.turns(reference, ttft_p50)
         found["speed_of_reference"] = asdict(Spread.of(ratios(speed, of)))
         found["added_ttft_ms"] = asdict(Spread.of([first[turn] - before[turn] for turn in first]))

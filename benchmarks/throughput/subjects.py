@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import cycle, islice, permutations
 
 from benchmarks.texts import PARTS
 
@@ -58,11 +58,12 @@ def of_the_base() -> tuple[str, ...]:
     return _joined(PARTS[len(DOMAINS)])
 
 
-def fresh(texts: Mapping[str, Sequence[str]], seed: int) -> dict[str, tuple[str, ...]]:
-    """The same texts with a number that none had before: in no cache, and decided alike."""
+def fresh(texts: Mapping[str, Sequence[str]], count: int, seed: str) -> dict[str, tuple[str, ...]]:
+    """`count` for each model: its texts in turn, each with a number that none had before: in no cache, and decided
+    alike."""
     numbers = random.Random(seed)
     return {
-        model: tuple(f"{text} ({numbers.randrange(10**9, 10**10)})" for text in own)
+        model: tuple(f"{text} ({numbers.randrange(10**9, 10**10)})" for text in islice(cycle(own), count))
         for model, own in texts.items()
     }
 

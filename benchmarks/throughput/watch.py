@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.calls import call, parsed
 from benchmarks.load import CHAT
 from benchmarks.processes import BenchmarkError
-from benchmarks.throughput.load import Asked, Target
+from benchmarks.throughput.load import Asked, Load, Target
 
 CANDIDATES = 5
 ENDS_WITHIN_S = 120
@@ -95,10 +95,11 @@ class Watch:
         return len(both)
 
     @contextlib.contextmanager
-    def beside(self, target: Target) -> Iterator[None]:
-        """Ask what was learned of a target, over and over with pauses, until the block ends. Raises
-        BenchmarkError when an answer was another, or there was none."""
-        known = self._known.get(target.name)
+    def beside(self, target: Target, load: Load) -> Iterator[None]:
+        """Ask what was learned of a target, as far as it is for models of the load, over and over with pauses,
+        until the block ends. Raises BenchmarkError when an answer was another, or there was none."""
+        models = {one.model for one in load.asked}
+        known = {one: said for one, said in self._known.get(target.name, {}).items() if one.model in models}
         if not known:
             yield
             return
