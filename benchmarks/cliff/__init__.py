@@ -1,0 +1,1 @@
+"""`python -m benchmarks.cliff`: more adapters in use than an engine has slots."""

@@ -1,0 +1,48 @@
+"""The result as tables for people, and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.document import aligned, cell, median
+from record.drawing import COLOURS, canvas
+
+
+def tables(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a terminal."""
+    machine, section = document["machine"], document["sections"]["cliff"]
+    yield f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
+    yield f"load average before: {document['load_before']:.2g}; medians of rounds, [lowest..highest]; ms"
+    yield ""
+    rows = [["", "tokens/s", "of a slot for each", "first token: p50", "p95", "p99"]]
+    for one in section["cells"]:
+        for name, found in one["targets"].items():
+            first = (median(found["ttft_ms"][percent]) for percent in ("p50", "p95", "p99"))
+            speed, of = cell(found["tokens_per_s"]), cell(found.get("speed_of_reference"))
+            rows.append([f"{one['name']}: {name}", speed, of, *first])
+    yield from aligned(rows)
+    yield f"\nslower than {section['slower']:g} of the speed with a slot for each"
+    for name, orders in section["begins"].items():
+        for order, times in orders.items():
+            yield f"  {name}, {order}: " + ("never" if times is None else f"from {times:g} times the slots on")
+
+
+def plot(document: Mapping[str, Any], file: Path) -> None:
+    """Tokens per second and time to first token over the working set, a line for each engine and order."""
+    cells = document["sections"]["cliff"]["cells"]
+    names = list(cells[0]["targets"])
+    orders = list(dict.fromkeys(one["order"] for one in cells))
+    with canvas(file, 9, 3.6) as figure:
+        left, right = figure.subplots(1, 2)
+        for colour, name in zip(COLOURS, names, strict=False):
+            for order, style in zip(orders, ("-", "--"), strict=False):
+                own = [one for one in cells if one["order"] == order]
+                at = [one["times"] for one in own]
+                told = {"color": colour, "linestyle": style, "marker": "o", "label": f"{name}, {order}"}
+                left.plot(at, [one["targets"][name]["tokens_per_s"]["median"] for one in own], **told)
+                right.plot(at, [one["targets"][name]["ttft_ms"]["p50"]["median"] for one in own], **told)
+        for axes, title in ((left, "output tokens per second"), (right, "time to first token, p50, ms")):
+            axes.set(title=title, xlabel="adapters in use, in slots", ylim=(0, None))
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), fontsize=8)
