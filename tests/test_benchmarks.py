@@ -301,11 +301,22 @@ def test_only_a_whole_run_writes_the_published_file() -> None:
     assert parse([]).output == ROOT / "benchmarks" / "results" / "overhead.json"
     assert parse([]).sections == SECTIONS
     assert parse(["--quick"]).output is parse(["--section", "memory"]).output is None
+    assert parse(["--no-peers"]).output is None
 
 
 def test_the_readme_tells_of_every_option_section_and_peer() -> None:
     readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    for word in ("--section", "--quick", "--output", "--peers", "--router", "--first-port", *SECTIONS, *PEERS):
+    for word in (
+        "--section",
+        "--quick",
+        "--no-peers",
+        "--output",
+        "--peers",
+        "--router",
+        "--first-port",
+        *SECTIONS,
+        *PEERS,
+    ):
         assert f"`{word}" in readme, f"benchmarks/README.md does not tell of {word}"
 
 

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def main() -> int:
 def measure(options: Options) -> dict[str, Any]:
     """Run the sections. Raises BenchmarkError."""
     plan = QUICK if options.quick else FULL
+    plan = replace(plan, with_peers=plan.with_peers and options.with_peers)
     made_by, began = origin("benchmarks.overhead", sys.argv[1:], PACKAGES), time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="overhead-") as folder,

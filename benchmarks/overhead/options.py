@@ -24,6 +24,7 @@ class Options:
 
     sections: tuple[str, ...]
     quick: bool
+    with_peers: bool
     output: Path | None
     peers: Path
     router: Path
@@ -40,6 +41,7 @@ def parse(arguments: Sequence[str]) -> Options:
     add = parser.add_argument
     add("--section", action="append", choices=SECTIONS, help="only this one; may be given several times")
     add("--quick", action="store_true", help="half a minute, no peers: does it run? The numbers mean nothing")
+    add("--no-peers", action="store_true", help="only the stub and the router")
     output = "the result (default: benchmarks/results/overhead.json for a whole run, otherwise no file)"
     add("--output", type=Path, metavar="FILE", help=output)
     peers = "virtual environments of the peers (default: .venv-peers)"
@@ -50,10 +52,12 @@ def parse(arguments: Sequence[str]) -> Options:
     add("--first-port", type=int, metavar="PORT", help=ports)
     given = parser.parse_args(arguments)
     output_file = given.output
-    if output_file is None and not given.quick and not given.section:
+    if output_file is None and not (given.quick or given.no_peers or given.section):
         output_file = ROOT / "benchmarks" / "results" / "overhead.json"
     sections = tuple(given.section or SECTIONS)
-    return Options(sections, given.quick, output_file, given.peers, given.router, given.first_port)
+    return Options(
+        sections, given.quick, not given.no_peers, output_file, given.peers, given.router, given.first_port
+    )
 
 
 def _folder(name: str) -> Path:

@@ -174,14 +174,14 @@ def wait_for_answer(
 
 
 def ask(
-    port: int, path: str, body: object = None, key: str = router.KEY, timeout_s: float = 30
+    port: int, path: str, body: object = None, key: str = router.KEY, timeout_s: float = 30, method: str = "GET"
 ) -> tuple[int, str]:
-    """One request, outside any measurement; a GET without a body."""
+    """One request, outside any measurement; `method`: of one without a body."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         if body is None:
-            connection.request("GET", path, headers=headers)
+            connection.request(method, path, headers=headers)
         else:
             connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()

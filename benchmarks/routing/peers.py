@@ -27,6 +27,8 @@ from router.classify.encoder import minilm_weights
 
 FROM_LABELS, FITTED, FROM_EXAMPLES = "labels", "labels, fitted", "examples"
 WITHIN_S = 600
+"""For anything that a peer does before it is measured: LiteLLM starts in half a minute where nothing else runs."""
+
 BATCH = 32
 """Texts in a line for semantic-router's process, which judges them one after the other all the same."""
 
@@ -134,10 +136,12 @@ def _litellm(stand: Stand, environments: Path) -> list[Subject]:
     serve = (sys.executable, "-m", "benchmarks.routing.embeddings", "--port", str(embeddings_port))
     vectors = stand.fleet.start("embeddings", Command(serve, {"OMP_NUM_THREADS": "1"}, ROOT))
     process = stand.fleet.start("litellm", command)
-    wait_for_answer(stand.fleet, "litellm", process, port, BASE)
+    wait_for_answer(stand.fleet, "litellm", process, port, BASE, WITHIN_S)
     found = []
     for variant in autos:
-        wait_for_answer(stand.fleet, "litellm", process, port, variant)  # the first embeds all utterances
+        wait_for_answer(
+            stand.fleet, "litellm", process, port, variant, WITHIN_S
+        )  # the first embeds all utterances
         target = Target(variant, port, variant, (*tree(process.pid), *tree(vectors.pid)), version)
 
         def chosen(texts: Sequence[str], variant: str = variant) -> list[str]:
