@@ -26,6 +26,9 @@ from record.origin import ROOT
 from router.classify.encoder import minilm_weights
 
 FROM_LABELS, FITTED, FROM_EXAMPLES = "labels", "labels, fitted", "examples"
+AUTO = "auto-"
+"""How LiteLLM's auto-routers are named; a comma would make it take a name for two."""
+
 WITHIN_S = 600
 """For anything that a peer does before it is measured: LiteLLM starts in half a minute where nothing else runs."""
 
@@ -129,7 +132,7 @@ def _over_http(stand: Stand, target: Target) -> Callable[[Sequence[str]], Cost]:
 def _litellm(stand: Stand, environments: Path) -> list[Subject]:
     """The proxy with two auto-routers, and MiniLM behind it."""
     embeddings_port, port = stand.ports.take(), stand.ports.take()
-    autos = {f"auto, {name}": variant["routes"] for name, variant in variants().items() if name != FITTED}
+    autos = {f"{AUTO}{name}": variant["routes"] for name, variant in variants().items() if name != FITTED}
     command, version = auto_router.command(
         environments, stand.folder, port, url(stand.stub_port), url(embeddings_port), autos
     )
@@ -147,7 +150,7 @@ def _litellm(stand: Stand, environments: Path) -> list[Subject]:
         def chosen(texts: Sequence[str], variant: str = variant) -> list[str]:
             return [auto_router.chosen(port, variant, one) for one in texts]
 
-        found.append(Subject(f"litellm, {variant[6:]}", version, chosen, _over_http(stand, target)))
+        found.append(Subject(f"litellm, {variant.removeprefix(AUTO)}", version, chosen, _over_http(stand, target)))
     return found
 
 
