@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
@@ -41,14 +40,15 @@ def canvas(file: Path, width: float, height: float) -> Iterator[Figure]:
         figure = NewFigure(figsize=(width, height))
         FigureCanvasAgg(figure)
         yield figure
+        _write_out(figure)
         figure.savefig(file)
 
 
-def decades(axes: Axes, which: Literal["x", "y"]) -> None:
-    """An axis in powers of ten, with its numbers written out: mathematics is not parsed in this style."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+def _write_out(figure: Figure) -> None:
+    """The powers of ten of logarithmic axes, as numbers: mathematics is not parsed in this style."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, NullFormatter
 
-    scale, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
-    scale("log")
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_minor_formatter(NullFormatter())
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(NullFormatter())

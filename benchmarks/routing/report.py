@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.document import aligned, cell, median
 from benchmarks.routing.plan import TOKENS
-from record.drawing import COLOURS, canvas, decades
+from record.drawing import COLOURS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def _draw_speed(axes: Axes, section: Mapping[str, Any]) -> None:
         cells = [one for one in section["cells"] if one["case"] == name]
         best = [max(_per_s(one) for one in cells if one["tokens"] == tokens) for tokens in TOKENS]
         axes.plot(TOKENS, best, "o-", color=colour, label=name)
-    decades(axes, "y")
+    axes.set_yscale("log")
     axes.set(title="decisions a second, uncached, the most", xlabel="tokens of a text", xticks=TOKENS)
     axes.legend(fontsize=8)
 
