@@ -39,7 +39,9 @@ def command(
         str(bin_folder / "litellm"), "--config", str(file), "--host", "127.0.0.1", "--port", str(port),
         "--num_workers", "1",
     )  # fmt: skip
-    return Command(argv, LITELLM_ENV, folder), f"{version}, semantic-router {chooser}"
+    # What semantic-router brings along would log every step of LiteLLM, too.
+    env = {**LITELLM_ENV, "LOG_LEVEL": "ERROR"}
+    return Command(argv, env, folder), f"{version}, semantic-router {chooser}"
 
 
 def config(engine: str, embeddings: str, variants: Mapping[str, Routes]) -> dict[str, Any]:
