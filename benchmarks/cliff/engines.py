@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import stacks
+from benchmarks.calls import call, parsed
 from benchmarks.cliff.plan import Plan
-from benchmarks.processes import Fleet, Ports
+from benchmarks.processes import BenchmarkError, Fleet, Ports
 from benchmarks.throughput import subjects
 from benchmarks.throughput.load import Asked, Driver, Target
 from benchmarks.throughput.watch import Watch
@@ -46,20 +47,31 @@ def bench(plan: Plan, folder: Path, first_port: int | None) -> Iterator[Bench]:
     labels = dict.fromkeys(texts, "not used: there is no router")
     with Fleet(folder) as fleet:
         say("starting the engines: one or two minutes")
-        engines = []
+        driver, engines = Driver(fleet), []
         for number, (name, (slots, host)) in enumerate(room(plan).items()):
             engine = {"max_loras": slots, "args": {"max-cpu-loras": host}}
             file = folder / f"engine{number}.yaml"
             stacks.write_stack(file, adapters, labels, (ports.take(), ports.take()), engine=engine)
             engines.append(stacks.served_engine(fleet, name, file, list(texts)))
         stacks.wait_ready(fleet, engines)
-        up = Bench(plan, tuple(Target(one.name, one.url) for one in engines), texts, Driver(fleet), Watch())
+        for one in engines:
+            see_room(one, *room(plan)[one.name])
+        up = Bench(plan, tuple(Target(one.name, one.url) for one in engines), texts, driver, Watch())
         first = next(iter(texts))
         for target in up.targets:
             # One adapter, which every load has: the watch is not to bring in others.
             up.watch.learn(target, [Asked(text, first) for text in texts[first][:2]])
             up.watch.see_the_same(up.targets[0], target)
         yield up
+
+
+def see_room(engine: stacks.Started, slots: int, host: int) -> None:
+    """Raises BenchmarkError when an engine has not the room that is measured, or has not filled it."""
+    has = parsed(*call(engine.url, "/lora_select/adapters"))
+    found = (has["slots"], has["host_capacity"], has["slots_free"], has["host_free"])
+    if found != (slots, host, 0, 0):
+        told = "{} slots and {} places in memory, of which {} and {} are free".format(*found)
+        raise BenchmarkError(f"{engine.name}: {slots} and {host} are meant, all in use; it has {told}")
 
 
 def say(line: str) -> None:

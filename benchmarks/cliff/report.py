@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.document import aligned, cell, median
+from benchmarks.throughput.rounds import PERCENTILES
 from record.drawing import COLOURS, canvas
+
+LATENCIES = ("first token: p50", "p95", "p99")
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
@@ -16,12 +19,12 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     yield f"load average before: {document['load_before']:.2g}; medians of rounds, [lowest..highest]; ms"
     yield ""
-    rows = [["", "tokens/s", "of a slot for each", "first token: p50", "p95", "p99"]]
+    rows = [["adapters", "of the slots", "order", "", "tokens/s", "of a slot for each", *LATENCIES]]
     for one in section["cells"]:
         for name, found in one["targets"].items():
-            first = (median(found["ttft_ms"][percent]) for percent in ("p50", "p95", "p99"))
+            first = (median(found["ttft_ms"][percent]) for percent in PERCENTILES)
             speed, of = cell(found["tokens_per_s"]), cell(found.get("speed_of_reference"))
-            rows.append([f"{one['name']}: {name}", speed, of, *first])
+            rows.append([str(one["in_use"]), f"{one['times']:g} times", one["order"], name, speed, of, *first])
     yield from aligned(rows)
     yield f"\nslower than {section['slower']:g} of the speed with a slot for each"
     for name, orders in section["begins"].items():

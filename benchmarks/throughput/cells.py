@@ -18,7 +18,7 @@ KNOWN, NEW = "known", "new"
 def concurrency(bench: Bench) -> list[Cell]:
     """Every way to be served, one request at a time to 64 at once."""
     targets = bench.of(BASE, LORA_ON, DIRECT, AUTO, LAG)
-    return [cell(bench, targets, at=at) for at in bench.plan.requests]
+    return [cell(bench, targets, at=at) for at, _ in bench.plan.loads]
 
 
 def uncached(bench: Bench) -> list[Cell]:
@@ -68,7 +68,7 @@ def cell(
 ) -> Cell:
     """At the plan's usual concurrency, where none is given, with as many requests as it has there."""
     plan, at = bench.plan, at or bench.plan.many
-    requests = requests or plan.requests[at]
+    requests = requests or plan.requests(at)
     own = dict(islice(bench.texts.items(), active))
 
     def load(turn: int) -> Load:

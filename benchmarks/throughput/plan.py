@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes; `requests` are those of a load at each concurrency."""
+    """Sizes; `loads` are concurrencies, each with the requests of a load."""
 
     rounds: int
     output_tokens: int
-    requests: dict[int, int]
+    loads: tuple[tuple[int, int], ...]
     adapters: int  # that are loaded
     active: tuple[int, ...]  # of them, in a load
     skewed: tuple[int, ...]  # the same, by Zipf's law
@@ -20,7 +20,11 @@ class Plan:
     @property
     def many(self) -> int:
         """Concurrency where there is only one, and where the bars are held."""
-        return max(one for one in self.requests if one <= MANY)
+        return max(at for at, _ in self.loads if at <= MANY)
+
+    def requests(self, at: int) -> int:
+        """Of a load, at a concurrency of the plan's."""
+        return dict(self.loads)[at]
 
 
 MANY = 32
@@ -28,10 +32,10 @@ DOMAINS = 3
 """Active adapters where their number is not what is varied."""
 
 FULL = Plan(
-    rounds=5, output_tokens=48, requests={1: 8, 8: 32, 32: 96, 64: 128}, adapters=32, active=(1, 8, 32),
+    rounds=5, output_tokens=40, loads=((1, 8), (8, 32), (32, 96), (64, 128)), adapters=32, active=(1, 3, 8, 32),
     skewed=(8, 32), notebook_requests=8,
 )  # fmt: skip
 
 QUICK = Plan(
-    rounds=1, output_tokens=8, requests={1: 2, 8: 16}, adapters=4, active=(1, 4), skewed=(4,), notebook_requests=2
+    rounds=1, output_tokens=8, loads=((1, 2), (8, 16)), adapters=4, active=(1, 4), skewed=(4,), notebook_requests=2
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.document import aligned, cell, limits, median
+from benchmarks.throughput.rounds import PERCENTILES
 from record.drawing import COLOURS, canvas
 
 TITLES = {
@@ -26,6 +27,10 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
     for name, cells in document["sections"].items():
         yield f"\n{TITLES.get(name, name)}"
         yield from aligned(list(rows(cells)))
+        if right := [
+            found["agreed"]["low"] for one in cells for found in one["targets"].values() if "agreed" in found
+        ]:
+            yield f"  the adapter that is right was chosen for {min(right):.1%} and more of a round's requests"
 
     def asked(bar: Mapping[str, Any]) -> str:
         limit = f"at most {bar['most']:g}" if bar["least"] is None else f"at least {bar['least']:g}"
@@ -36,19 +41,21 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
 
 def rows(cells: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     """A head, and a row for each target of each cell."""
-    latencies = ["first token: p50", "p95", "p99", "added p50", "between tokens: p50", "p95", "p99"]
-    yield ["", "tokens/s", "of direct's", *latencies, "right"]
+    latencies = ["first token: p50", "p95", "p99", "added to p50", "between tokens: p50", "p95", "p99"]
+    yield ["at once", "adapters", "", "tokens/s", "of direct's", *latencies]
     for one in cells:
+        skew = "" if one["skew"] == "uniform" else f", {one['skew']}"
         for target, found in one["targets"].items():
             first, between = found.get("ttft_ms", {}), found.get("itl_ms", {})
             yield [
-                f"{one['name']}: {target}",
+                str(one["concurrency"]),
+                f"{one['active']}{skew}",
+                target,
                 cell(found["tokens_per_s"]),
                 cell(found.get("speed_of_reference")),
-                *(median(first.get(percent)) for percent in ("p50", "p95", "p99")),
+                *(median(first.get(percent)) for percent in PERCENTILES),
                 cell(found.get("added_ttft_ms")),
-                *(median(between.get(percent)) for percent in ("p50", "p95", "p99")),
-                median(found.get("agreed")),
+                *(median(between.get(percent)) for percent in PERCENTILES),
             ]
 
 

@@ -69,6 +69,7 @@ def bench(plan: Plan, sections: Sequence[str], folder: Path, first_port: int | N
     with Fleet(folder) as fleet:
         say("starting the engines: one or two minutes")
         texts = subjects.texts(plan.adapters)
+        driver = Driver(fleet)
         notebook = Notebook(fleet) if "notebook" in sections else None
         file, models = _stack(folder, list(texts), (ports.take(), ports.take()))
         served = stacks.served_engine(fleet, "engine", file, models)
@@ -79,7 +80,7 @@ def bench(plan: Plan, sections: Sequence[str], folder: Path, first_port: int | N
         stacks.wait_ready(fleet, servers)
         router = stacks.started_router(fleet, file, models)
         stacks.wait_ready(fleet, [router])
-        up = Bench(plan, _targets(served, plain, router), right_texts(router.url, texts), Driver(fleet), Watch())
+        up = Bench(plan, _targets(served, plain, router), right_texts(router.url, texts), driver, Watch())
         if "merged" in sections:
             up.targets[MERGED] = Target(MERGED, servers[-1].url, stacks.BASE)
         if notebook:
