@@ -32,6 +32,7 @@ EXTRA = "extra"
 ENGINE, ADAPTERS, ROUTER, PAGE = "engine serves the base", "all adapters serve", "router is ready", "page is there"
 ROUTER_ALONE, PAGE_ALONE = "router alone", "page alone"
 ADD, REMOVE = "add an adapter live", "remove it"
+STEPS = (ENGINE, ADAPTERS, ROUTER, PAGE, ROUTER_ALONE, PAGE_ALONE, ADD, REMOVE)
 EVERY_S = 0.05
 
 Took = dict[str, list[float]]
@@ -47,7 +48,7 @@ def section(plan: Plan, folder: Path) -> dict[str, Any]:
         own.mkdir()
         with Fleet(own) as fleet:
             _boot(fleet, own, plan, took)
-    return {"seconds": {name: asdict(Spread.of(values)) for name, values in took.items()}, "adapters": _names()}
+    return {"seconds": {name: asdict(Spread.of(took[name])) for name in STEPS}, "adapters": _names()}
 
 
 def _boot(fleet: Fleet, folder: Path, plan: Plan, took: Took) -> None:
