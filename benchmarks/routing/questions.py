@@ -9,7 +9,8 @@ from pathlib import Path
 from adapters import load
 from benchmarks.processes import BenchmarkError
 from benchmarks.stub import MODELS
-from demo import corpus
+from demo.corpus import GENERAL, Pair
+from demo.corpus import load as load_corpus
 from evaluation.routing.rows import DataError, load_rows
 
 BASE = MODELS[0]
@@ -88,6 +89,6 @@ def files(paths: Sequence[Path], stack: Path) -> Iterator[Questions]:
         yield Questions(path.name, next(iter(data.digests.values())), asked)
 
 
-def _corpus() -> Iterator[tuple[str, Sequence[corpus.Pair]]]:
-    for domain, pairs in corpus.load().items():
-        yield (BASE if domain == corpus.GENERAL else domain), pairs
+def _corpus() -> Iterator[tuple[str, Sequence[Pair]]]:
+    for domain, pairs in load_corpus().items():
+        yield (BASE if domain == GENERAL else domain), pairs
