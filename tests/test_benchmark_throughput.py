@@ -29,7 +29,7 @@ from benchmarks.throughput.plan import FULL
 from benchmarks.throughput.rounds import AUTO, Cell, Measured, interleaved, told
 from benchmarks.throughput.watch import Said, Watch, apart
 from record.origin import ROOT
-from tests.stack import Running
+from tests.stack import ADMIN_KEY, Running
 
 ONE, TWO = Asked("one?", "a"), Asked("two?", "b")
 
@@ -199,7 +199,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 def test_a_real_drive(running: Running, driver: Driver) -> None:
     engine, router = running.stack.engine_url, running.stack.router_url
-    direct, auto = Target("direct", engine), Target(AUTO, router, AUTO)
+    direct, auto = Target("direct", engine), Target(AUTO, router, AUTO, ADMIN_KEY)
     texts = subjects.texts(3)
     asked = uniform(texts, 6)
     watch = Watch(tokens=4, pause_s=0.05)

@@ -40,7 +40,7 @@ def begins(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | No
     found: dict[str, dict[str, float | None]] = {}
     for cell in cells:
         for name, target in cell["targets"].items():
-            if name == ALL:
+            if name == ALL or cell["times"] <= 1:  # there all have a slot, whatever the speed was
                 continue
             orders = found.setdefault(name, {})
             orders.setdefault(cell["order"], None)

@@ -27,11 +27,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that answers at `url` (without /v1). `model`: what every request names; None: each its own."""
+    """Something that answers at `url` (without /v1). `model`: what every request names; None: each its own.
+    `admin_key`: where a router has one, its counters are for whoever has it."""
 
     name: str
     url: str
     model: str | None = None
+    admin_key: str = ""
 
 
 @dataclass(frozen=True)

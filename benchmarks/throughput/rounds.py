@@ -88,7 +88,7 @@ def see_all(target: Target, seen: Seen) -> Seen:
 
 
 def _measure(measured: Measured, runner: Runner, target: Target, load: Load, turn: int, watch: Watch) -> None:
-    before = decided(target.url) if target.model == AUTO else Counter[str]()
+    before = decided(target) if target.model == AUTO else Counter[str]()
     with watch.beside(target, load):
         seen = see_all(target, runner.run(target, load))
     measured.seen.setdefault(target.name, {})[turn] = seen
@@ -98,15 +98,15 @@ def _measure(measured: Measured, runner: Runner, target: Target, load: Load, tur
 
 def _agreed(target: Target, load: Load, before: Counter[str]) -> float:
     """The router counts a request a little after its end. The watch's own requests only add to the counts."""
-    until(lambda: (decided(target.url) - before).total() >= load.requests, COUNTED_WITHIN_S)
-    now = decided(target.url) - before
+    until(lambda: (decided(target) - before).total() >= load.requests, COUNTED_WITHIN_S)
+    now = decided(target) - before
     wrong = Counter(one.model for one in taken(load)) - now
     return 1 - wrong.total() / load.requests
 
 
-def decided(url: str) -> Counter[str]:
+def decided(target: Target) -> Counter[str]:
     """How many decisions of a router's classifier were for which model. Raises BenchmarkError."""
-    status, page = call(url, "/metrics")
+    status, page = call(target.url, "/metrics", key=target.admin_key)
     if status != 200:
         raise BenchmarkError(f"the router's /metrics: status {status}: {page[:200]}")
     line = re.compile(r'^lora_select_decisions_total\{adapter="([^"]+)",reason="([^"]+)"\} (\S+)$', re.MULTILINE)
