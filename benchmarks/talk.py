@@ -21,6 +21,16 @@ class Talker:
         self.name, self._fleet, self._left = name, fleet, b""
         self._process = fleet.start(name, command, talks=True)
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
+
     def say(self, what: Any, within_s: float) -> Any:
         """Send and wait. Raises BenchmarkError when the process has ended, or says nothing for so long; then it is
         ended, since its answer could be taken for the next one's."""

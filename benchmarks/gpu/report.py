@@ -1,0 +1,126 @@
+"""The result as tables for people, and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.document import aligned, cell, limits, median, short
+from benchmarks.gpu.bars import decode, prefill
+from benchmarks.gpu.blocks import AUTO, BASE_ONLY, DIRECT, TUNED
+
+NOT_YET = "not yet run on a GPU"
+TITLES = {
+    "modes": "every way to serve them, at once",
+    "roofline": "one request after the other, against the device's bounds",
+    "lag": "LAG by batch, and by size of the library and k",
+    "notebook": "beside a notebook",
+    "counts": "by adapters in use, each with a slot",
+    "latency": "by concurrency",
+    "cliff": "adapters in use against slots",
+}
+
+
+def tables(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a terminal."""
+    if not document:
+        yield NOT_YET
+        return
+    machine, sections = document["machine"], document["sections"]
+    cards = ", ".join(f"{gpu['name']} ({gpu['memory_gb']} GB)" for gpu in machine["gpus"]) or "no GPU"
+    yield f"{cards}; {machine['cpu']}, {machine['cores']} cores; vLLM {document['versions'].get('vllm')}"
+    if document["plan"]["device"] == "cpu":
+        yield "a tiny model on the CPU: the numbers mean nothing"
+    yield "random weights: speed does not depend on their values; medians of rounds, [lowest..highest]"
+    yield from _engines(document["engines"])
+    for name, title in TITLES.items():
+        if name in sections:
+            yield f"\n{name}: {title}"
+            yield from _block(sections[name])
+    yield from _bounds(sections)
+
+    def asked(bar: Mapping[str, Any]) -> str:
+        return f"at least {bar['least']:g}" if bar["most"] is None else f"at most {bar['most']:g}"
+
+    yield from limits(document, asked)
+
+
+def _engines(engines: Any) -> Iterator[str]:
+    yield "\nengines, all started at once"
+    rows = [["", "slots", "adapters", "boot s", ""]]
+    for one in engines:
+        boot = "-" if one["boot_s"] is None else short(one["boot_s"])
+        rows.append([one["name"], str(one["slots"]), str(one["adapters"]), boot, one["why"]])
+    yield from aligned(rows)
+
+
+def _block(found: Mapping[str, Any]) -> Iterator[str]:
+    if "cells" not in found:
+        yield f"  not measured: {found['why']}"
+        return
+    rows = [["", "", "tokens/s", "of direct", "first token ms: p50", "p95", "p99", "step ms", "rounds"]]
+    for one in found["cells"]:
+        for name, target in one["targets"].items():
+            of = target.get("speed_of_reference")
+            first = [median(target["ttft_ms"][percent]) for percent in ("p50", "p95", "p99")]
+            step = median(target["itl_ms"]["p50"])
+            rounds = str(target["tokens_per_s"]["rounds"])
+            rows.append([one["name"], name, cell(target["tokens_per_s"]), cell(of), *first, step, rounds])
+    yield from aligned(rows)
+    for one in found["cells"]:
+        yield from (f"  {one['name']}: {why}" for why in one["left_out"].values())
+
+
+def _bounds(sections: Mapping[str, Any]) -> Iterator[str]:
+    roof = sections.get("roofline", {}).get("roof")
+    if not roof:
+        return
+    tera = (roof["bytes_per_s"] / 1e12, roof["flop_per_s"] / 1e12)
+    yield f"\nbounds: memory {tera[0]:.3g} TB/s (a copy), matrices {tera[1]:.3g} TFLOP/s ({roof['device']})"
+    rows = [["", "", "bound ms", "time of the bound"]]
+    for one in sections["roofline"]["cells"]:
+        is_decode = one["phase"] == "decode"
+        bound = one["bytes"] / roof["bytes_per_s"] if is_decode else one["flop"] / roof["flop_per_s"]
+        for name in one["targets"]:
+            times = (
+                decode(sections, one["rows"], name) if is_decode else prefill(sections, one["prompt_tokens"], name)
+            )
+            rows.append([one["name"], name, short(1e3 * bound), "-" if times is None else short(times)])
+    yield from aligned(rows)
+
+
+def plot(document: Mapping[str, Any], file: Path) -> None:
+    """Tokens per second of every way, and by adapters in use. Raises ValueError where neither was measured."""
+    from record.drawing import COLOURS, canvas
+
+    sections = document["sections"]
+    ways = next(iter(sections.get("modes", {}).get("cells", ())), None)
+    by_count = sections.get("counts", {}).get("cells", ())
+    if ways is None:
+        raise ValueError(NOT_YET)
+    with canvas(file, 9, 3.6) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        names = list(ways["targets"])[::-1]
+        spreads = [ways["targets"][name]["tokens_per_s"] for name in names]
+        medians = [one["median"] for one in spreads]
+        errors = [
+            [one["median"] - one["low"] for one in spreads],
+            [one["high"] - one["median"] for one in spreads],
+        ]
+        left.barh(names, medians, xerr=errors, color=[_colour(name, COLOURS) for name in names])
+        left.set_title(f"{ways['adapters']} adapters, {ways['concurrency']} requests at once")
+        left.set_xlabel("output tokens/s")
+        for place, name in enumerate((BASE_ONLY, TUNED, AUTO)):
+            points = [(one["adapters"], one["targets"][name]) for one in by_count if name in one["targets"]]
+            speeds = [target["tokens_per_s"]["median"] for _, target in points]
+            right.plot([count for count, _ in points], speeds, marker="o", label=name, color=COLOURS[place])
+        right.set_ylim(bottom=0)
+        right.set_xlabel("adapters in use")
+        right.set_title("all in slots")
+        if by_count:
+            right.legend()
+
+
+def _colour(name: str, colours: tuple[str, ...]) -> str:
+    return colours[{BASE_ONLY: 6, DIRECT: 0, AUTO: 2}.get(name, 5)]

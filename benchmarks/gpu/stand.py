@@ -1,0 +1,182 @@
+"""What stands while blocks are measured: engines, routers before them, who asks, and what is asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.calls import call, lists
+from benchmarks.gpu.engines import BASE, LORA, MANY, Running, adapter_names
+from benchmarks.gpu.model import spread, subjects
+from benchmarks.gpu.plan import Plan
+from benchmarks.gpu.texts import Texts
+from benchmarks.notebook import Notebook
+from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, cpu_s, tree
+from benchmarks.talk import Talker
+from benchmarks.throughput.load import AWAY_FROM_PROXIES, Load, Seen, Target, seen_of
+from record.origin import ROOT
+
+THRESHOLD = 0.2
+"""Of the router: with 128 adapters the right one is seldom as probable as 0.5."""
+
+ROUTER_WITHIN_S = 120.0
+LEARNT_BY = 3
+"""Times the workers: so often a text is asked, until nearly every worker has seen it."""
+
+
+@dataclass
+class Router:
+    """One of ours before an engine, for the first `adapters` of its."""
+
+    adapters: int
+    url: str
+    process: subprocess.Popen[bytes]
+    why: str = "it was still starting"
+
+
+class Asker:
+    """vLLM's load client; a process that has hung or died is replaced."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._talker = self._started()
+
+    def _started(self) -> Talker:
+        argv = (sys.executable, "-m", "benchmarks.throughput.driver")
+        return Talker(self._fleet, "driver", Command(argv, AWAY_FROM_PROXIES, ROOT))
+
+    def run(self, target: Target, load: Load, within_s: float) -> tuple[Seen, float]:
+        """What it saw, and how many cores it used itself. Raises BenchmarkError where there is no answer."""
+        asked = {
+            "target": {"name": target.name, "url": target.url, "model": target.model},
+            "load": {
+                "asked": [{"text": one.text, "model": one.model} for one in load.asked],
+                "concurrency": load.concurrency,
+                "requests": load.requests,
+                "output_tokens": load.output_tokens,
+            },
+        }
+        try:
+            before = cpu_s([self._talker.pid])
+            seen = seen_of(self._talker.say(asked, within_s))
+            return seen, (cpu_s([self._talker.pid]) - before) / max(seen.took_s, 1e-9)
+        except (BenchmarkError, OSError) as error:
+            if not self._talker.alive:
+                self._talker = self._started()
+            raise BenchmarkError(f"{target.name}: {error}") from None
+
+
+@dataclass
+class Stand:
+    """All of it. `roles`: an engine for each."""
+
+    plan: Plan
+    fleet: Fleet
+    models: Path
+    roles: Mapping[str, Running]
+    routers: Mapping[tuple[str, int], Router]
+    asker: Asker
+    notebook: Notebook
+    texts: Texts
+    roof: Mapping[str, Any] = field(default_factory=dict)
+    known: Load | None = None  # what the router before engine `lora` has been asked already
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all adapters."""
+        return adapter_names(self.plan)
+
+    def target(self, name: str, role: str, model: str | None) -> Target:
+        """At an engine; its url is empty where that is not up."""
+        running = self.roles[role]
+        return Target(name, running.url if running.up else "", model)
+
+    def through(self, name: str, role: str, adapters: int) -> Target:
+        """`auto` at the router that knows so many adapters."""
+        router = self.routers.get((role, adapters))
+        up = router is not None and not router.why and self.roles[role].up
+        return Target(name, router.url if router and up else "", "auto")
+
+    def load(self, adapters: int, concurrency: int, requests: int, prompt: int, output: int) -> Load:
+        """New texts, uniform over the first `adapters`."""
+        asked = self.texts.fresh(self.names[:adapters], requests, prompt)
+        return Load(asked, concurrency, len(asked), output)
+
+    def learn(self) -> None:
+        """Texts that every worker of the router before engine `lora` has classified. Raises BenchmarkError."""
+        plan = self.plan
+        router = self.routers[LORA, plan.active]
+        if router.why:
+            return
+        load = self.load(plan.active, plan.concurrency, plan.concurrency, plan.prompt, plan.output)
+        for _ in range(1 if plan.router_workers == 1 else LEARNT_BY * plan.router_workers):
+            for one in load.asked:  # each on a connection of its own: any worker may take it
+                status, text = call(router.url, "/route", {"text": one.text}, timeout_s=30)
+                if status != 200 or json.loads(text)["model"] != one.model:
+                    raise BenchmarkError(f"/route: not {one.model}: {status}: {text[:200]}")
+        self.known = replace(load, requests=plan.concurrency * plan.waves)
+
+
+def subjects_of(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """By adapter: the same ones at the start of any number of adapters."""
+    return dict(zip(adapter_names(plan), spread(subjects(), plan.most), strict=True))
+
+
+def start_routers(fleet: Fleet, plan: Plan, roles: Mapping[str, Running], folder: Path, ports: Ports) -> dict[
+    tuple[str, int], Router
+]:  # fmt: skip
+    """One before engine `lora`, and one for each number of adapters before engine `many`."""
+    wanted = [(LORA, plan.active), *((MANY, count) for count in plan.counts)]
+    labels = {
+        name: ", ".join(part.replace(",", " and") for part in told) for name, told in subjects_of(plan).items()
+    }
+    started = {}
+    for role, count in dict.fromkeys(wanted):
+        port, name = ports.take(), f"router-{role}-{count}"
+        names = adapter_names(plan)[:count]
+        stack = {
+            "base": {"model": "random/base", "name": BASE},
+            "engine": {"url": roles[role].url},
+            "router": {
+                "port": port, "classifier": "embedding", "threshold": THRESHOLD, "workers": plan.router_workers,
+            },
+            "adapters": {one: {"path": f"random/{one}", "label": labels[one]} for one in names},
+        }  # fmt: skip
+        file = folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(stack, sort_keys=False), encoding="utf-8")
+        command = Command((sys.executable, "-m", "router", "--config", str(file)), {}, ROOT)
+        started[role, count] = Router(count, f"http://127.0.0.1:{port}", fleet.start(name, command))
+        if len(started) == 1:
+            time.sleep(0.5)  # the first one may have to export the classifier, and the others wait for it
+    return started
+
+
+def wait_routers(
+    fleet: Fleet, routers: Mapping[tuple[str, int], Router], within_s: float = ROUTER_WITHIN_S
+) -> None:
+    """Until each lists its models; `why` says of one that does not."""
+    until = time.monotonic() + within_s
+    for (role, count), router in routers.items():
+        while router.why and router.process.poll() is None and time.monotonic() < until:
+            if lists(router.url, ("auto", BASE)):
+                router.why = ""
+            else:
+                time.sleep(0.2)
+        if router.process.poll() is not None:
+            router.why = str(fleet.died(f"router-{role}-{count}", router.process))
+
+
+def cores(process: subprocess.Popen[bytes]) -> float:
+    """CPU seconds that it has used so far, with all that it started; 0 where it is gone."""
+    try:
+        return cpu_s(tree(process.pid))
+    except OSError:
+        return 0.0
