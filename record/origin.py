@@ -21,10 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Gpu:
-    """As nvidia-smi names it."""
+    """As nvidia-smi names it, and its driver."""
 
     name: str
     memory_gb: float
+    driver: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,15 @@ def _gpus() -> tuple[Gpu, ...]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "" or not (tool := shutil.which("nvidia-smi")):
         return ()
-    ask = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    ask = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         only = ["-i", visible] if visible else []
         answer = subprocess.run([*ask, *only], capture_output=True, text=True, timeout=10, check=True).stdout
-        lines = (line.rpartition(",") for line in answer.splitlines())
-        return tuple(Gpu(name.strip(), round(int(memory) * 2**20 / 1e9, 1)) for name, _, memory in lines)
+        lines = (line.rsplit(",", 2) for line in answer.splitlines())
+        return tuple(
+            Gpu(name.strip(), round(int(memory) * 2**20 / 1e9, 1), driver.strip())
+            for name, memory, driver in lines
+        )
     return ()
 
 

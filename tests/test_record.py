@@ -45,15 +45,15 @@ def test_gpus_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.Mon
     tool = tmp_path / "nvidia-smi"
     tool.write_text(
         '#!/bin/sh\n[ "$3" = -i ] && [ "$4" != 1 ] && exit 6\n'
-        '[ -z "$3" ] && echo "NVIDIA A, the first, 15360"\necho "NVIDIA B, 81559"\n',
+        '[ -z "$3" ] && echo "NVIDIA A, the first, 15360, 580.1"\necho "NVIDIA B, 81559, 580.1"\n',
         encoding="utf-8",
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert machine().gpus == (Gpu("NVIDIA A, the first", 16.1), Gpu("NVIDIA B", 85.5))
+    assert machine().gpus == (Gpu("NVIDIA A, the first", 16.1, "580.1"), Gpu("NVIDIA B", 85.5, "580.1"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert machine().gpus == (Gpu("NVIDIA B", 85.5),)
+    assert machine().gpus == (Gpu("NVIDIA B", 85.5, "580.1"),)
     for value in ("", "7"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
         assert machine().gpus == ()

@@ -55,12 +55,12 @@ def measure(options: Options) -> dict[str, Any]:
         logs.mkdir(parents=True, exist_ok=True)
         boot_until = began + BOOT_SHARE * options.budget_s
         with standing(plan, Path(folder), logs, options.engine, boot_until) as stand:
-            engines = told({one.engine.name: one for one in stand.roles.values()}.values())
+            running = {one.engine.name: one for one in stand.roles.values()}
             sections = dict(had["sections"])
 
             def document() -> dict[str, Any]:
                 made = result("gpu", made_by, plan, time.monotonic() - began, sections, bars(sections))
-                return made | {"engines": engines, "before": had["runs"]}
+                return made | {"engines": told(running.values()), "before": had["runs"]}
 
             _blocks(stand, missing, sections, until, options.out, document)
             return document()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -36,7 +37,7 @@ def modes(stand: Stand, until: float) -> dict[str, Any]:
         stand.target(WITH_LAG, LAG, LAG),
         stand.target(TUNED, MANY, None),
     )
-    sizes = _sizes(stand, plan.active, plan.concurrency)
+    sizes = replace(_sizes(stand, plan.active, plan.concurrency), watched=True)
     kept = {KNOWN: stand.known} if stand.known else {}
     facts = {"adapters": plan.active}
     return _cells(measure(stand, "modes", targets, sizes, until, facts, DIRECT, kept))
@@ -138,7 +139,7 @@ def counts(stand: Stand, until: float) -> dict[str, Any]:
             stand.through(AUTO, MANY, count),
         )
         left = _share(until, len(plan.counts) - place)
-        sizes = _sizes(stand, count, plan.concurrency, run_s=2.0)
+        sizes = replace(_sizes(stand, count, plan.concurrency, run_s=2.0), watched=True)
         cells.append(measure(stand, f"{count} adapters", targets, sizes, left, {"adapters": count}, TUNED))
     return _cells(*cells)
 
@@ -190,11 +191,16 @@ BLOCKS: Mapping[str, Callable[[Stand, float], dict[str, Any]]] = {
 def block(stand: Stand, name: str, until: float) -> dict[str, Any]:
     """One block, or the reason why there is none."""
     began = time.monotonic()
+    for running in stand.roles.values():
+        running.look(stand.fleet)  # it may be up by now
     try:
         found = BLOCKS[name](stand, until)
     except BenchmarkError as error:
         say(f"{name}: {error}")
         return {"why": str(error)}
+    except Exception as error:  # whatever it is, the next block goes on
+        traceback.print_exc()
+        return {"why": f"{type(error).__name__}: {error}"}
     return found | {"took_s": time.monotonic() - began}
 
 

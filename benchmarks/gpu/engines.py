@@ -33,6 +33,11 @@ BESIDE = 8
 """Requests more than a load's, for questions beside it; vLLM captures graphs in steps of 8."""
 
 TOLD_EVERY_S = 15.0
+STARTING = "it was still starting"
+NEEDED = (PLAIN, LORA)
+"""Without these there is little to compare; for the others there is a grace."""
+
+GRACE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -144,17 +149,30 @@ class Running:
     process: subprocess.Popen[bytes]
     began: float
     boot_s: float | None = None
-    why: str = "it was still starting"
+    why: str = STARTING
 
     @property
     def up(self) -> bool:
         """It answers."""
-        return self.boot_s is not None
+        return self.boot_s is not None and not self.why
+
+    def look(self, fleet: Fleet) -> bool:
+        """Whether it is known by now: up, or ended."""
+        if self.why != STARTING:
+            return True
+        if self.process.poll() is not None:
+            self.why = str(fleet.died(self.engine.name, self.process))
+        elif lists(self.url, self.engine.models):
+            self.boot_s, self.why = time.monotonic() - self.began, ""
+        else:
+            return False
+        say(f"engine {self.engine.name}: {self.why or f'up after {self.boot_s:.0f} s'}")
+        return True
 
     def close(self) -> None:
         """End it; its memory is free a moment later."""
-        if self.up:
-            self.boot_s, self.why = None, "it was closed to make room"
+        if self.up or self.why == STARTING:
+            self.why = "it was closed to make room"
             end(self.process)
 
 
@@ -170,25 +188,20 @@ def start(fleet: Fleet, plan: Plan, models: Path, ports: Ports, more: Sequence[s
 
 
 def wait(fleet: Fleet, running: Sequence[Running], until: float) -> None:
-    """Until each is up or has ended, or the time is over; says how it goes."""
-    told = time.monotonic()
-    waiting = list(running)
-    while waiting and time.monotonic() < until:
-        for one in tuple(waiting):
-            if one.process.poll() is not None:
-                one.why = str(fleet.died(one.engine.name, one.process))
-            elif lists(one.url, one.engine.models):
-                one.boot_s, one.why = time.monotonic() - one.began, ""
-            else:
-                continue
-            waiting.remove(one)
-            say(f"engine {one.engine.name}: {one.why or f'up after {one.boot_s:.0f} s'}")
-        if time.monotonic() - told > TOLD_EVERY_S:
-            told = time.monotonic()
+    """Until each is up or has ended, or the time is over; says how it goes.
+
+    Once those that all is compared to are there, the others have a grace; whoever comes later is found later.
+    """
+    told_at = time.monotonic()
+    while waiting := [one for one in running if not one.look(fleet)]:
+        if time.monotonic() > until:
+            break
+        if not any(role in NEEDED for one in waiting for role in one.engine.roles):
+            until = min(until, time.monotonic() + GRACE_S)
+        if time.monotonic() - told_at > TOLD_EVERY_S:
+            told_at = time.monotonic()
             say(f"waiting for {', '.join(one.engine.name for one in waiting)}")
         time.sleep(0.3)
-    for one in waiting:
-        end(one.process)
 
 
 def told(running: Iterable[Running]) -> list[dict[str, Any]]:

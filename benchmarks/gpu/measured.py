@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http.client import HTTPException
+from statistics import median
 from typing import Any
 
 from benchmarks.gpu.say import say
@@ -15,7 +18,7 @@ from benchmarks.gpu.stand import Stand
 from benchmarks.processes import BenchmarkError
 from benchmarks.stats import rotated
 from benchmarks.throughput.load import Asked, Load, Seen, Target
-from benchmarks.throughput.rounds import Cell, Measured
+from benchmarks.throughput.rounds import AUTO, Cell, Measured, agreed, decided
 from benchmarks.throughput.rounds import told as told_of
 from benchmarks.throughput.watch import ask
 
@@ -29,7 +32,8 @@ PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one cell; `rounds` at most, and `run_s` each run of a target about."""
+    """Of one cell; `rounds` at most, and `run_s` each run of a target about. `watched`: a known question is asked
+    beside every load, which is one request more at once."""
 
     adapters: int
     concurrency: int
@@ -38,6 +42,7 @@ class Sizes:
     rounds: int
     run_s: float
     waves: int
+    watched: bool = False
 
 
 @dataclass
@@ -48,6 +53,7 @@ class Runs:
     requests: dict[str, int] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
     client_cores: dict[str, list[float]] = field(default_factory=dict)
+    server_cores: dict[str, list[float]] = field(default_factory=dict)
     same: dict[str, list[bool]] = field(default_factory=dict)
 
 
@@ -72,7 +78,7 @@ def measure(
         load = _load(stand, sizes)
         for target in rotated([one for one in targets if one.name not in runs.why], done):
             mine = kept.get(target.name, load)
-            _guarded(runs, target, partial(_run, stand, runs, target, mine, done, others))
+            _guarded(runs, target, partial(_run, stand, runs, target, mine, done, others, sizes.watched))
         done += 1
         say(f"{name}: round {done} of {sizes.rounds}: {_speeds(runs, done - 1)}")
     return _told(runs, cell)
@@ -87,8 +93,9 @@ def _told(runs: Runs, cell: Cell) -> dict[str, Any]:
     found = told_of(runs.measured)
     for name, one in found["targets"].items():
         one["requests"] = runs.requests.get(name, found["requests"])
-        if cores := runs.client_cores.get(name):
-            one["client_cores"] = max(cores)
+        for who, cores in (("client", runs.client_cores), ("server", runs.server_cores)):
+            if name in cores:
+                one[f"{who}_cores"] = median(cores[name])
         if same := runs.same.get(name):
             one["same_under_load"] = {"answers": len(same), "same": sum(same)}
     return found | {"left_out": runs.why}
@@ -103,8 +110,8 @@ def _load(stand: Stand, sizes: Sizes) -> Load:
 def _guarded(runs: Runs, target: Target, work: Callable[[], None]) -> None:
     try:
         work()
-    except BenchmarkError as error:
-        runs.why[target.name] = str(error)
+    except (BenchmarkError, OSError, HTTPException) as error:
+        runs.why[target.name] = str(error) or type(error).__name__
         say(f"{runs.measured.cell.name}: {target.name} is left out: {error}")
 
 
@@ -119,16 +126,24 @@ def _warm(stand: Stand, runs: Runs, target: Target, sizes: Sizes, kept: Load | N
     runs.requests[target.name] = kept.requests if kept else sizes.concurrency * waves
 
 
-def _run(stand: Stand, runs: Runs, target: Target, load: Load, turn: int, others: Others) -> None:
+def _run(
+    stand: Stand, runs: Runs, target: Target, load: Load, turn: int, others: Others, watched: bool
+) -> None:  # fmt: skip
     if target.name in others:
         runs.measured.seen.setdefault(target.name, {})[turn] = others[target.name](load)
         return
     load = replace(load, requests=runs.requests[target.name])
-    with beside(target, load.asked[0], runs.same.setdefault(target.name, [])):
+    before = decided(target.url) if target.model == AUTO else Counter[str]()
+    same, server_s = runs.same.setdefault(target.name, []), stand.server_s(target)
+    with beside(target, load.asked[0], same) if watched else nullcontext():
         seen, used = stand.asker.run(target, load, LATE_S)
     _see(target, seen)
+    if target.model == AUTO:
+        runs.measured.agreed.setdefault(target.name, []).append(agreed(target, load, before))
     runs.measured.seen.setdefault(target.name, {})[turn] = seen
     runs.client_cores.setdefault(target.name, []).append(used)
+    used_s = stand.server_s(target) - server_s
+    runs.server_cores.setdefault(target.name, []).append(used_s / max(seen.took_s, 1e-9))
 
 
 @contextmanager

@@ -44,16 +44,16 @@ class Plan:
 
 GPU = Plan(
     device="cuda", shape=MISTRAL_7B,
-    allotted={"modes": 120, "roofline": 30, "lag": 40, "notebook": 75, "counts": 60, "latency": 50, "cliff": 45},
+    allotted={"modes": 140, "roofline": 30, "lag": 40, "notebook": 75, "counts": 60, "latency": 50, "cliff": 45},
     counts=(3, 32, 128), active=8, slots=8, many=128, library=8, k=4, lags=((8, 1), (8, 8), (4, 4)),
     lag_rows=(1, 8), concurrency=64, rows=(1, 8, 32), cliff=(8, 12, 16, 24, 32), prompt=128, output=128,
-    prefill=(512, 2048), rounds=5, run_s=3.0, waves=3, router_workers=4, kv_bytes=2_300_000_000, boot_s=240,
+    prefill=(512, 2048), rounds=5, run_s=2.4, waves=2, router_workers=4, kv_bytes=2_300_000_000, boot_s=240,
 )  # fmt: skip
 
 CPU = Plan(
     device="cpu", shape=TINY,
     allotted={"modes": 60, "roofline": 60, "lag": 60, "notebook": 120, "counts": 60, "latency": 60, "cliff": 60},
-    counts=(2, 3), active=2, slots=2, many=3, library=2, k=2, lags=((2, 1),), lag_rows=(1, 2), concurrency=2,
+    counts=(3,), active=2, slots=2, many=3, library=2, k=2, lags=((2, 1),), lag_rows=(1, 2), concurrency=2,
     rows=(1, 2), cliff=(2, 4), prompt=48, output=4, prefill=(64,), rounds=2, run_s=0.2, waves=2, router_workers=1,
-    kv_bytes=64_000_000, boot_s=240,
+    kv_bytes=64_000_000, boot_s=400,
 )  # fmt: skip

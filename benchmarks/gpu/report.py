@@ -59,17 +59,25 @@ def _block(found: Mapping[str, Any]) -> Iterator[str]:
     if "cells" not in found:
         yield f"  not measured: {found['why']}"
         return
-    rows = [["", "", "tokens/s", "of direct", "first token ms: p50", "p95", "p99", "step ms", "rounds"]]
+    rows = [["", "", "tokens/s", "of direct", "first token ms: p50", "p95", "p99", "step ms", "rounds", "checks"]]
     for one in found["cells"]:
         for name, target in one["targets"].items():
             of = target.get("speed_of_reference")
             first = [median(target["ttft_ms"][percent]) for percent in ("p50", "p95", "p99")]
             step = median(target["itl_ms"]["p50"])
             rounds = str(target["tokens_per_s"]["rounds"])
-            rows.append([one["name"], name, cell(target["tokens_per_s"]), cell(of), *first, step, rounds])
+            told = [one["name"], name, cell(target["tokens_per_s"]), cell(of)]
+            rows.append([*told, *first, step, rounds, _checks(target)])
     yield from aligned(rows)
     for one in found["cells"]:
         yield from (f"  {one['name']}: {why}" for why in one["left_out"].values())
+
+
+def _checks(target: Mapping[str, Any]) -> str:
+    """How many answers beside the load were as they are alone; how often `auto` chose the right adapter."""
+    same, agreed = target.get("same_under_load"), target.get("agreed")
+    told = [f"{same['same']} of {same['answers']} alike"] if same else []
+    return ", ".join([*told, *([f"{agreed['median']:.1%} right"] if agreed else [])])
 
 
 def _bounds(sections: Mapping[str, Any]) -> Iterator[str]:

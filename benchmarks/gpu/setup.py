@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from benchmarks.notebook import Notebook
 from benchmarks.processes import BenchmarkError, Command, Fleet, Ports
 from record.origin import ROOT
 
-MADE_WITHIN_S, BOUNDS_WITHIN_S = 120.0, 90.0
+MADE_WITHIN_S, BOUNDS_WITHIN_S, LEARNT_WITHIN_S = 120.0, 90.0, 60.0
 MADE = "made"
 """In the models' folder, when the base is complete; adapters follow while engines load it."""
 
@@ -40,17 +41,22 @@ def standing(plan: Plan, folder: Path, logs: Path, more: Sequence[str], until: f
         texts = Texts(models / "base" / "tokenizer.json", subjects_of(plan))
         roof = _bounds(fleet, bounds)
         stand = Stand(plan, fleet, models, roles, routers, asker, notebook, texts, roof)
-        wait_routers(fleet, routers)
-        _learn(stand)
+        learning = threading.Thread(target=_learn, args=(stand,), daemon=True)
+        learning.start()
         wait(fleet, running, min(until, time.monotonic() + plan.boot_s))
+        learning.join(LEARNT_WITHIN_S)
         if making.wait(MADE_WITHIN_S):
             raise fleet.died("models", making)
         if not any(one.up for one in running):
             raise BenchmarkError(f"no engine is up: {running[0].why}")
         yield stand
+        for one in running:  # all at once; else each would be waited for in turn
+            one.process.terminate()
 
 
 def _learn(stand: Stand) -> None:
+    """While engines start: the routers, and texts that one of them knows."""
+    wait_routers(stand.fleet, stand.routers, stand.plan.boot_s)
     try:
         stand.learn()
     except (BenchmarkError, OSError) as error:

@@ -27,7 +27,6 @@ from record.origin import ROOT
 THRESHOLD = 0.2
 """Of the router: with 128 adapters the right one is seldom as probable as 0.5."""
 
-ROUTER_WITHIN_S = 120.0
 LEARNT_BY = 3
 """Times the workers: so often a text is asked, until nearly every worker has seen it."""
 
@@ -105,6 +104,16 @@ class Stand:
         up = router is not None and not router.why and self.roles[role].up
         return Target(name, router.url if router and up else "", "auto")
 
+    def server_s(self, target: Target) -> float:
+        """CPU seconds of what answers at the target's address, so far: a router with its workers, or vLLM's front
+        end; 0 where it is gone."""
+        routers = [tree(one.process.pid) for one in self.routers.values() if one.url == target.url]
+        engines = [[one.process.pid] for one in self.roles.values() if one.url == target.url]
+        try:
+            return cpu_s((routers + engines)[0])
+        except OSError:
+            return 0.0
+
     def load(self, adapters: int, concurrency: int, requests: int, prompt: int, output: int) -> Load:
         """New texts, uniform over the first `adapters`."""
         asked = self.texts.fresh(self.names[:adapters], requests, prompt)
@@ -159,9 +168,7 @@ def start_routers(fleet: Fleet, plan: Plan, roles: Mapping[str, Running], folder
     return started
 
 
-def wait_routers(
-    fleet: Fleet, routers: Mapping[tuple[str, int], Router], within_s: float = ROUTER_WITHIN_S
-) -> None:
+def wait_routers(fleet: Fleet, routers: Mapping[tuple[str, int], Router], within_s: float) -> None:
     """Until each lists its models; `why` says of one that does not."""
     until = time.monotonic() + within_s
     for (role, count), router in routers.items():
@@ -172,11 +179,3 @@ def wait_routers(
                 time.sleep(0.2)
         if router.process.poll() is not None:
             router.why = str(fleet.died(f"router-{role}-{count}", router.process))
-
-
-def cores(process: subprocess.Popen[bytes]) -> float:
-    """CPU seconds that it has used so far, with all that it started; 0 where it is gone."""
-    try:
-        return cpu_s(tree(process.pid))
-    except OSError:
-        return 0.0

@@ -12,6 +12,8 @@ from benchmarks.throughput.load import Asked, uniform
 TEMPLATE_TOKENS = 5
 """Of the chat template, around a user's turn."""
 
+FILLER = "please"
+
 
 class Texts:
     """By adapter. The same seed gives the same texts in the same order."""
@@ -22,6 +24,7 @@ class Texts:
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._subjects, self._random = subjects, random.Random(seed)
         self._numbers = iter(range(10**9))
+        self._lengths: dict[str, int] = {}
 
     def fresh(self, adapters: Sequence[str], count: int, tokens: int) -> tuple[Asked, ...]:
         """So many that were never asked before, equally many for each adapter, in random order."""
@@ -34,21 +37,26 @@ class Texts:
 
     def text(self, adapter: str, tokens: int) -> str:
         """About its subject; with the template, `tokens` long or a few less."""
-        words = f"My question, number {next(self._numbers)}, is about"
+        words = [f"My question, number {next(self._numbers)}, is about"]
+        left = tokens - TEMPLATE_TOKENS - len(self._tokens(words[0]))
         for phrase in self._phrases(adapter):
-            longer = f"{words} {phrase},"
-            if self._length(longer) > tokens - TEMPLATE_TOKENS:
+            if self._length(phrase) > left:
                 break
-            words = longer
-        while self._length(longer := f"{words} please") <= tokens - TEMPLATE_TOKENS:
-            words = longer
-        return words
+            words.append(phrase)
+            left -= self._length(phrase)
+        return " ".join([*words, *[FILLER] * (left // self._length(FILLER))])
 
     def _phrases(self, adapter: str) -> Iterator[str]:
-        listed = list(self._subjects[adapter])
+        listed = [f"{phrase}," for phrase in self._subjects[adapter]]
         while True:
             self._random.shuffle(listed)
             yield from listed
 
-    def _length(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def _length(self, words: str) -> int:
+        """Behind a space, where the tokenizer cuts: lengths of parts add up."""
+        if words not in self._lengths:
+            self._lengths[words] = len(self._tokens(f" {words}"))
+        return self._lengths[words]
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

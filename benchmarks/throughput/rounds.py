@@ -93,10 +93,10 @@ def _measure(measured: Measured, runner: Runner, target: Target, load: Load, tur
         seen = see_all(target, runner.run(target, load))
     measured.seen.setdefault(target.name, {})[turn] = seen
     if target.model == AUTO:
-        measured.agreed.setdefault(target.name, []).append(_agreed(target, load, before))
+        measured.agreed.setdefault(target.name, []).append(agreed(target, load, before))
 
 
-def _agreed(target: Target, load: Load, before: Counter[str]) -> float:
+def agreed(target: Target, load: Load, before: Counter[str]) -> float:
     """The router counts a request a little after its end. The watch's own requests only add to the counts."""
     until(lambda: (decided(target) - before).total() >= load.requests, COUNTED_WITHIN_S)
     now = decided(target) - before
