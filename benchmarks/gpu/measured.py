@@ -23,8 +23,8 @@ from benchmarks.throughput.rounds import told as told_of
 from benchmarks.throughput.watch import ask
 
 WARM_TOKENS = 16
-LATE_S = 60.0
-"""A run that began in time is waited for so much longer."""
+ENDED_WITHIN_S = 30.0
+"""A question beside a load."""
 
 SAID_TOKENS = 4
 PAUSE_S = 0.5
@@ -119,7 +119,7 @@ def _warm(stand: Stand, runs: Runs, target: Target, sizes: Sizes, kept: Load | N
     """Every adapter is in its slot afterwards; and it is known how long one wave of requests takes."""
     first = max(sizes.concurrency, sizes.adapters)
     load = stand.load(sizes.adapters, sizes.concurrency, first, sizes.prompt, sizes.output)
-    seen, _ = stand.asker.run(target, replace(load, output_tokens=min(WARM_TOKENS, sizes.output)), LATE_S)
+    seen, _ = stand.asker.run(target, replace(load, output_tokens=min(WARM_TOKENS, sizes.output)))
     _see(target, seen)
     wave_s = (seen.ttft_ms.p50 + sizes.output * seen.itl_ms.p50) / 1e3
     waves = max(1, min(sizes.waves, round(sizes.run_s / max(wave_s, 1e-3))))
@@ -136,7 +136,7 @@ def _run(
     before = decided(target.url) if target.model == AUTO else Counter[str]()
     same, server_s = runs.same.setdefault(target.name, []), stand.server_s(target)
     with beside(target, load.asked[0], same) if watched else nullcontext():
-        seen, used = stand.asker.run(target, load, LATE_S)
+        seen, used = stand.asker.run(target, load)
     _see(target, seen)
     if target.model == AUTO:
         runs.measured.agreed.setdefault(target.name, []).append(agreed(target, load, before))
@@ -171,7 +171,7 @@ def beside(target: Target, asked: Asked, same: list[bool]) -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join(LATE_S)
+        thread.join(ENDED_WITHIN_S)
 
 
 def _see(target: Target, seen: Seen) -> None:

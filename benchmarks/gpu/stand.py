@@ -20,12 +20,14 @@ from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.texts import Texts
 from benchmarks.notebook import Notebook
 from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, cpu_s, tree
-from benchmarks.talk import Talker
-from benchmarks.throughput.load import AWAY_FROM_PROXIES, Load, Seen, Target, seen_of
+from benchmarks.throughput.load import Driver, Load, Seen, Target
 from record.origin import ROOT
 
 THRESHOLD = 0.2
 """Of the router: with 128 adapters the right one is seldom as probable as 0.5."""
+
+ANSWERED_WITHIN_S = 75.0
+"""A load, whatever it is."""
 
 LEARNT_BY = 3
 """Times the workers: so often a text is asked, until nearly every worker has seen it."""
@@ -46,30 +48,18 @@ class Asker:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._talker = self._started()
+        self._driver = Driver(fleet, ANSWERED_WITHIN_S)
 
-    def _started(self) -> Talker:
-        argv = (sys.executable, "-m", "benchmarks.throughput.driver")
-        return Talker(self._fleet, "driver", Command(argv, AWAY_FROM_PROXIES, ROOT))
-
-    def run(self, target: Target, load: Load, within_s: float) -> tuple[Seen, float]:
+    def run(self, target: Target, load: Load) -> tuple[Seen, float]:
         """What it saw, and how many cores it used itself. Raises BenchmarkError where there is no answer."""
-        asked = {
-            "target": {"name": target.name, "url": target.url, "model": target.model},
-            "load": {
-                "asked": [{"text": one.text, "model": one.model} for one in load.asked],
-                "concurrency": load.concurrency,
-                "requests": load.requests,
-                "output_tokens": load.output_tokens,
-            },
-        }
+        pid = self._driver.process.pid
         try:
-            before = cpu_s([self._talker.pid])
-            seen = seen_of(self._talker.say(asked, within_s))
-            return seen, (cpu_s([self._talker.pid]) - before) / max(seen.took_s, 1e-9)
+            before = cpu_s([pid])
+            seen = self._driver.run(target, load)
+            return seen, (cpu_s([pid]) - before) / max(seen.took_s, 1e-9)
         except (BenchmarkError, OSError) as error:
-            if not self._talker.alive:
-                self._talker = self._started()
+            if not self._driver.process.alive:
+                self._driver = Driver(self._fleet, ANSWERED_WITHIN_S)
             raise BenchmarkError(f"{target.name}: {error}") from None
 
 
