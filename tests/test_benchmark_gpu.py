@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.document import result
-from benchmarks.gpu.__main__ import before
+from benchmarks.gpu.__main__ import before, main
 from benchmarks.gpu.bars import Bar, bars
 from benchmarks.gpu.blocks import AUTO, BASE_ONLY, BATCHED, BLOCKS, DIRECT, ONE, WITH_LAG
 from benchmarks.gpu.engines import LAG, LORA, MANY, PLAIN, adapter_names, argv, engines, environment
@@ -209,3 +209,10 @@ def test_a_notebook_answers_one_by_one_and_in_batches(models: Path, fleet: Fleet
     assert notebook.run(replace(work, limit_s=0)).requests == 1
     with pytest.raises(BenchmarkError, match=r"notebook ended with code 1: ValueError: .*max_new_tokens"):
         notebook.run(replace(work, tokens=0))
+
+
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("sys.argv", ["gpu", "--out", "/dev/null"])
+    assert main() == 1
+    assert "nvidia-smi shows no GPU; with --cpu" in capsys.readouterr().err

