@@ -21,7 +21,7 @@ from benchmarks.gpu.options import BLOCKS as NAMES
 from benchmarks.gpu.options import parse
 from benchmarks.gpu.plan import CPU, GPU
 from benchmarks.gpu.report import NOT_YET, plot, tables
-from benchmarks.gpu.stand import subjects_of
+from benchmarks.gpu.routers import subjects_of
 from benchmarks.gpu.texts import Texts
 from benchmarks.notebook import Boot, Notebook, Work, batches
 from benchmarks.processes import BenchmarkError, Fleet

@@ -191,8 +191,7 @@ BLOCKS: Mapping[str, Callable[[Stand, float], dict[str, Any]]] = {
 def block(stand: Stand, name: str, until: float) -> dict[str, Any]:
     """One block, or the reason why there is none."""
     began = time.monotonic()
-    for running in stand.roles.values():
-        running.look(stand.fleet)  # it may be up by now
+    stand.look()
     try:
         found = BLOCKS[name](stand, until)
     except BenchmarkError as error:

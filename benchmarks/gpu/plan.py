@@ -55,5 +55,5 @@ CPU = Plan(
     allotted={"modes": 60, "roofline": 60, "lag": 60, "notebook": 120, "counts": 60, "latency": 60, "cliff": 60},
     counts=(3,), active=2, slots=2, many=3, library=2, k=2, lags=((2, 1),), lag_rows=(1, 2), concurrency=2,
     rows=(1, 2), cliff=(2, 4), prompt=48, output=4, prefill=(64,), rounds=2, run_s=0.2, waves=2, router_workers=1,
-    kv_bytes=64_000_000, boot_s=400,
+    kv_bytes=64_000_000, boot_s=900,
 )  # fmt: skip

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.engines import start, wait
 from benchmarks.gpu.plan import Plan
+from benchmarks.gpu.routers import settle, start_routers, subjects_of
 from benchmarks.gpu.say import say
-from benchmarks.gpu.stand import Asker, Stand, start_routers, subjects_of, wait_routers
+from benchmarks.gpu.stand import Asker, Stand
 from benchmarks.gpu.texts import Texts
 from benchmarks.notebook import Notebook
 from benchmarks.processes import BenchmarkError, Command, Fleet, Ports
 from record.origin import ROOT
 
-MADE_WITHIN_S, BOUNDS_WITHIN_S, LEARNT_WITHIN_S = 120.0, 90.0, 60.0
+MADE_WITHIN_S, BOUNDS_WITHIN_S, SETTLED_WITHIN_S = 120.0, 90.0, 30.0
 MADE = "made"
 """In the models' folder, when the base is complete; adapters follow while engines load it."""
 
@@ -41,10 +42,9 @@ def standing(plan: Plan, folder: Path, logs: Path, more: Sequence[str], until: f
         texts = Texts(models / "base" / "tokenizer.json", subjects_of(plan))
         roof = _bounds(fleet, bounds)
         stand = Stand(plan, fleet, models, roles, routers, asker, notebook, texts, roof)
-        learning = threading.Thread(target=_learn, args=(stand,), daemon=True)
-        learning.start()
         wait(fleet, running, min(until, time.monotonic() + plan.boot_s))
-        learning.join(LEARNT_WITHIN_S)
+        settle(fleet, [one for (role, _), one in routers.items() if roles[role].up], SETTLED_WITHIN_S)
+        _learn(stand)
         if making.wait(MADE_WITHIN_S):
             raise fleet.died("models", making)
         if not any(one.up for one in running):
@@ -55,14 +55,10 @@ def standing(plan: Plan, folder: Path, logs: Path, more: Sequence[str], until: f
 
 
 def _learn(stand: Stand) -> None:
-    """While engines start: the routers, and texts that one of them knows."""
-    wait_routers(stand.fleet, stand.routers, stand.plan.boot_s)
     try:
         stand.learn()
-    except (BenchmarkError, OSError) as error:
+    except (BenchmarkError, OSError, HTTPException) as error:
         say(f"the router has not learnt any text: {error}")
-    for (role, count), router in stand.routers.items():
-        say(f"router of {count} before {role}: {router.why or 'up'}")
 
 
 def _bounds(fleet: Fleet, process: Any) -> Mapping[str, Any]:

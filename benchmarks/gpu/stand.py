@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.calls import call, lists
-from benchmarks.gpu.engines import BASE, LORA, MANY, Running, adapter_names
-from benchmarks.gpu.model import spread, subjects
+from benchmarks.calls import call
+from benchmarks.gpu.engines import LORA, Running, adapter_names
 from benchmarks.gpu.plan import Plan
+from benchmarks.gpu.routers import Router
 from benchmarks.gpu.texts import Texts
 from benchmarks.notebook import Notebook
-from benchmarks.processes import BenchmarkError, Command, Fleet, Ports, cpu_s, tree
+from benchmarks.processes import BenchmarkError, Fleet, cpu_s, tree
 from benchmarks.throughput.load import Driver, Load, Seen, Target
-from record.origin import ROOT
-
-THRESHOLD = 0.2
-"""Of the router: with 128 adapters the right one is seldom as probable as 0.5."""
 
 ANSWERED_WITHIN_S = 75.0
 """A load, whatever it is."""
 
 LEARNT_BY = 3
 """Times the workers: so often a text is asked, until nearly every worker has seen it."""
-
-
-@dataclass
-class Router:
-    """One of ours before an engine, for the first `adapters` of its."""
-
-    adapters: int
-    url: str
-    process: subprocess.Popen[bytes]
-    why: str = "it was still starting"
 
 
 class Asker:
@@ -94,6 +75,13 @@ class Stand:
         up = router is not None and not router.why and self.roles[role].up
         return Target(name, router.url if router and up else "", "auto")
 
+    def look(self) -> None:
+        """What was still starting may be up by now."""
+        for running in self.roles.values():
+            running.look(self.fleet)
+        for router in self.routers.values():
+            router.look(self.fleet)
+
     def server_s(self, target: Target) -> float:
         """CPU seconds of what answers at the target's address, so far: a router with its workers, or vLLM's front
         end; 0 where it is gone."""
@@ -122,50 +110,3 @@ class Stand:
                 if status != 200 or json.loads(text)["model"] != one.model:
                     raise BenchmarkError(f"/route: not {one.model}: {status}: {text[:200]}")
         self.known = replace(load, requests=plan.concurrency * plan.waves)
-
-
-def subjects_of(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """By adapter: the same ones at the start of any number of adapters."""
-    return dict(zip(adapter_names(plan), spread(subjects(), plan.most), strict=True))
-
-
-def start_routers(fleet: Fleet, plan: Plan, roles: Mapping[str, Running], folder: Path, ports: Ports) -> dict[
-    tuple[str, int], Router
-]:  # fmt: skip
-    """One before engine `lora`, and one for each number of adapters before engine `many`."""
-    wanted = [(LORA, plan.active), *((MANY, count) for count in plan.counts)]
-    labels = {
-        name: ", ".join(part.replace(",", " and") for part in told) for name, told in subjects_of(plan).items()
-    }
-    started = {}
-    for role, count in dict.fromkeys(wanted):
-        port, name = ports.take(), f"router-{role}-{count}"
-        names = adapter_names(plan)[:count]
-        stack = {
-            "base": {"model": "random/base", "name": BASE},
-            "engine": {"url": roles[role].url},
-            "router": {
-                "port": port, "classifier": "embedding", "threshold": THRESHOLD, "workers": plan.router_workers,
-            },
-            "adapters": {one: {"path": f"random/{one}", "label": labels[one]} for one in names},
-        }  # fmt: skip
-        file = folder / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(stack, sort_keys=False), encoding="utf-8")
-        command = Command((sys.executable, "-m", "router", "--config", str(file)), {}, ROOT)
-        started[role, count] = Router(count, f"http://127.0.0.1:{port}", fleet.start(name, command))
-        if len(started) == 1:
-            time.sleep(0.5)  # the first one may have to export the classifier, and the others wait for it
-    return started
-
-
-def wait_routers(fleet: Fleet, routers: Mapping[tuple[str, int], Router], within_s: float) -> None:
-    """Until each lists its models; `why` says of one that does not."""
-    until = time.monotonic() + within_s
-    for (role, count), router in routers.items():
-        while router.why and router.process.poll() is None and time.monotonic() < until:
-            if lists(router.url, ("auto", BASE)):
-                router.why = ""
-            else:
-                time.sleep(0.2)
-        if router.process.poll() is not None:
-            router.why = str(fleet.died(f"router-{role}-{count}", router.process))
