@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,20 +13,37 @@ from typing import Any
 import pytest
 
 from benchmarks.document import result
+from benchmarks.gpu import engines as started
 from benchmarks.gpu.__main__ import before, main
 from benchmarks.gpu.bars import Bar, bars
-from benchmarks.gpu.blocks import AUTO, BASE_ONLY, BATCHED, BLOCKS, DIRECT, ONE, WITH_LAG
-from benchmarks.gpu.engines import LAG, LORA, MANY, PLAIN, adapter_names, argv, engines, environment
+from benchmarks.gpu.blocks import (
+    AFFINE,
+    AUTO,
+    BASE_ONLY,
+    BATCHED,
+    BLOCKS,
+    DIRECT,
+    KNOWN,
+    LORA_ON,
+    ONE,
+    TUNED,
+    WITH_LAG,
+    block,
+)  # fmt: skip
+from benchmarks.gpu.engines import LAG, LORA, MANY, PLAIN, Engine, adapter_names, argv, engines, environment
 from benchmarks.gpu.model import MISTRAL_7B, TINY, make_adapter, make_base, spread, subjects
 from benchmarks.gpu.options import BLOCKS as NAMES
 from benchmarks.gpu.options import parse
 from benchmarks.gpu.plan import CPU, GPU
 from benchmarks.gpu.report import NOT_YET, plot, tables
-from benchmarks.gpu.routers import subjects_of
+from benchmarks.gpu.routers import Router, subjects_of
+from benchmarks.gpu.stand import Asker, Stand
 from benchmarks.gpu.texts import Texts
 from benchmarks.notebook import Boot, Notebook, Work, batches
 from benchmarks.processes import BenchmarkError, Fleet
 from record.origin import ROOT, origin
+from router.classify.embedding import split
+from tests.stack import DEMO, Running
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +227,34 @@ def test_a_notebook_answers_one_by_one_and_in_batches(models: Path, fleet: Fleet
     assert notebook.run(replace(work, limit_s=0)).requests == 1
     with pytest.raises(BenchmarkError, match=r"notebook ended with code 1: ValueError: .*max_new_tokens"):
         notebook.run(replace(work, tokens=0))
+
+
+def test_blocks_on_a_real_stack(running: Running, fleet: Fleet) -> None:
+    """The demo's engine in every role, its router as the one before it."""
+    names = tuple(running.stack.adapters)
+    plan = replace(CPU, active=len(names), counts=(len(names),), rounds=1, prefill=(32,), lags=())
+    engine = Engine("engine", (PLAIN, LORA, LAG, MANY), names)
+    up = started.Running(engine, running.stack.engine_url, [], running.supervisor, 0.0, 1.0, "")
+    router = Router("router", len(names), running.stack.router_url, running.supervisor, "")
+    subjects = {name: split(adapter.label or "") for name, adapter in running.stack.adapters.items()}
+    texts = Texts(DEMO / "base" / "tokenizer.json", subjects)
+    stand = Stand(
+        plan, fleet, DEMO, dict.fromkeys(engine.roles, up), {(LORA, len(names)): router}, Asker(fleet),
+        Notebook(fleet), texts, names, {"bytes_per_s": 1e9, "flop_per_s": 1e9}, running.stack.base.name,
+    )  # fmt: skip
+    stand.learn()
+    until = time.monotonic() + 60
+    (modes,) = block(stand, "modes", until)["cells"]
+    speeds = {name: one["tokens_per_s"]["median"] for name, one in modes["targets"].items()}
+    assert list(speeds) == [BASE_ONLY, LORA_ON, DIRECT, AUTO, KNOWN, WITH_LAG, TUNED]
+    assert min(speeds.values()) > 0
+    assert modes["targets"][AUTO]["agreed"]["median"] == 1
+    found = {"modes": {"cells": [modes]}, "roofline": block(stand, "roofline", until)}
+    assert [bar.value is None for bar in bars(found)] == [False, False, True, True, False, False]
+    up.why = "it was killed"
+    assert block(stand, "cliff", until) == {
+        "why": "; ".join(f"{name}: its engine or router is not up" for name in (DIRECT, AFFINE))
+    }
 
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.gpu.engines import BASE, LAG, LORA, MANY, PLAIN
+from benchmarks.gpu.engines import LAG, LORA, MANY, PLAIN
 from benchmarks.gpu.measured import Others, Sizes, measure
 from benchmarks.gpu.say import say
 from benchmarks.gpu.stand import Stand
@@ -29,8 +29,8 @@ def modes(stand: Stand, until: float) -> dict[str, Any]:
     """Every way to serve `active` adapters, at the highest concurrency."""
     plan = stand.plan
     targets = (
-        stand.target(BASE_ONLY, PLAIN, BASE),
-        stand.target(LORA_ON, LORA, BASE),
+        stand.target(BASE_ONLY, PLAIN, stand.base),
+        stand.target(LORA_ON, LORA, stand.base),
         stand.target(DIRECT, LORA, None),
         stand.through(AUTO, LORA, plan.active),
         stand.through(KNOWN, LORA, plan.active),
@@ -49,7 +49,7 @@ def roofline(stand: Stand, until: float) -> dict[str, Any]:
     cells += _decodes(stand, _share(until, 3))
     for place, tokens in enumerate(plan.prefill, 1):
         sizes = Sizes(1, 1, tokens, 2, plan.rounds, 0.5, 4)
-        targets = (stand.target(BASE_ONLY, PLAIN, BASE), stand.target(DIRECT, LORA, None))
+        targets = (stand.target(BASE_ONLY, PLAIN, stand.base), stand.target(DIRECT, LORA, None))
         left = _share(until, len(plan.prefill) + 1 - place)
         facts = {"phase": "prefill", "prompt_tokens": tokens, "flop": prefill_flop(stand, tokens)}
         cells.append(measure(stand, f"prefill {tokens}", targets, sizes, left, facts))
@@ -60,7 +60,7 @@ def _decodes(stand: Stand, until: float) -> list[dict[str, Any]]:
     plan, cells = stand.plan, []
     for rows in (1, plan.concurrency):
         sizes = Sizes(1, rows, plan.prompt, plan.output, plan.rounds, 1.5, 2 if rows == 1 else 1)
-        targets = [stand.target(BASE_ONLY, PLAIN, BASE), stand.target(DIRECT, LORA, None)]
+        targets = [stand.target(BASE_ONLY, PLAIN, stand.base), stand.target(DIRECT, LORA, None)]
         targets += [stand.target(TUNED, MANY, None), stand.target(WITH_LAG, LAG, LAG)] if rows == 1 else []
         read = plan.shape.step(rows * (plan.prompt + plan.output // 2))
         facts = {"phase": "decode", "rows": rows, "bytes": read, "parameters": plan.shape.matrices}
@@ -134,7 +134,7 @@ def counts(stand: Stand, until: float) -> dict[str, Any]:
     plan, cells = stand.plan, []
     for place, count in enumerate(plan.counts):
         targets = (
-            stand.target(BASE_ONLY, PLAIN, BASE),
+            stand.target(BASE_ONLY, PLAIN, stand.base),
             stand.target(TUNED, MANY, None),
             stand.through(AUTO, MANY, count),
         )
@@ -148,7 +148,7 @@ def latency(stand: Stand, until: float) -> dict[str, Any]:
     """By concurrency: time to the first token, above all."""
     plan, cells = stand.plan, []
     targets = (
-        stand.target(BASE_ONLY, PLAIN, BASE),
+        stand.target(BASE_ONLY, PLAIN, stand.base),
         stand.target(DIRECT, LORA, None),
         stand.through(AUTO, LORA, plan.active),
         stand.through(KNOWN, LORA, plan.active),

@@ -146,7 +146,7 @@ class Running:
     engine: Engine
     url: str
     argv: Sequence[str]
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     began: float
     boot_s: float | None = None
     why: str = STARTING

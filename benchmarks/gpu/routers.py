@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,7 +31,7 @@ class Router:
     name: str
     adapters: int
     url: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     why: str = STARTING
 
     def look(self, fleet: Fleet) -> bool:

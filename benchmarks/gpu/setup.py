@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.engines import start, wait
+from benchmarks.gpu.engines import adapter_names, start, wait
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.routers import settle, start_routers, subjects_of
 from benchmarks.gpu.say import say
@@ -41,7 +41,7 @@ def standing(plan: Plan, folder: Path, logs: Path, more: Sequence[str], until: f
         asker, notebook = Asker(fleet), Notebook(fleet)
         texts = Texts(models / "base" / "tokenizer.json", subjects_of(plan))
         roof = _bounds(fleet, bounds)
-        stand = Stand(plan, fleet, models, roles, routers, asker, notebook, texts, roof)
+        stand = Stand(plan, fleet, models, roles, routers, asker, notebook, texts, adapter_names(plan), roof)
         wait(fleet, running, min(until, time.monotonic() + plan.boot_s))
         settle(fleet, [one for (role, _), one in routers.items() if roles[role].up], SETTLED_WITHIN_S)
         _learn(stand)

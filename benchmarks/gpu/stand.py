@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.calls import call
-from benchmarks.gpu.engines import LORA, Running, adapter_names
+from benchmarks.gpu.engines import BASE, LORA, Running
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.routers import Router
 from benchmarks.gpu.texts import Texts
@@ -46,7 +46,7 @@ class Asker:
 
 @dataclass
 class Stand:
-    """All of it. `roles`: an engine for each."""
+    """All of it. `roles`: an engine for each; `names`: of its adapters; `base`: what is served without any."""
 
     plan: Plan
     fleet: Fleet
@@ -56,13 +56,10 @@ class Stand:
     asker: Asker
     notebook: Notebook
     texts: Texts
+    names: tuple[str, ...]
     roof: Mapping[str, Any] = field(default_factory=dict)
+    base: str = BASE
     known: Load | None = None  # what the router before engine `lora` has been asked already
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of all adapters."""
-        return adapter_names(self.plan)
 
     def target(self, name: str, role: str, model: str | None) -> Target:
         """At an engine; its url is empty where that is not up."""
