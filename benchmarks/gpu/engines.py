@@ -158,10 +158,12 @@ class Running:
 
     def look(self, fleet: Fleet) -> bool:
         """Whether it is known by now: up, or ended."""
-        if self.why != STARTING:
+        if self.why not in ("", STARTING):
             return True
         if self.process.poll() is not None:
             self.why = str(fleet.died(self.engine.name, self.process))
+        elif not self.why:
+            return True
         elif lists(self.url, self.engine.models):
             self.boot_s, self.why = time.monotonic() - self.began, ""
         else:

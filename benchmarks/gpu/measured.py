@@ -74,7 +74,7 @@ def measure(
         if target.url and target.name not in others:
             _guarded(runs, target, partial(_warm, stand, runs, target, sizes, kept.get(target.name)))
     done = 0
-    while done < sizes.rounds and (time.monotonic() < until or not done):
+    while done < sizes.rounds and len(runs.why) < len(targets) and (time.monotonic() < until or not done):
         load = _load(stand, sizes)
         for target in rotated([one for one in targets if one.name not in runs.why], done):
             mine = kept.get(target.name, load)

@@ -63,8 +63,8 @@ def _block(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["cells"]:
         for name, target in one["targets"].items():
             of = target.get("speed_of_reference")
-            first = [median(target["ttft_ms"][percent]) for percent in ("p50", "p95", "p99")]
-            step = median(target["itl_ms"]["p50"])
+            first = [median(target.get("ttft_ms", {}).get(percent)) for percent in ("p50", "p95", "p99")]
+            step = median(target.get("itl_ms", {}).get("p50"))
             rounds = str(target["tokens_per_s"]["rounds"])
             told = [one["name"], name, cell(target["tokens_per_s"]), cell(of)]
             rows.append([*told, *first, step, rounds, _checks(target)])
