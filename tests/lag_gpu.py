@@ -36,7 +36,7 @@ from tests.lag_layer import (  # isort: skip  # it makes vLLM take Triton on
 from lora_select_vllm.gpu import RoutedPunicaGPU
 from lora_select_vllm.routed_op import kernel_meta
 from lora_select_vllm.trace import Rows
-from lora_select_vllm.workers import _batch_traced
+from lora_select_vllm.workers import _batch_kept, _batch_traced
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import (
     destroy_distributed_environment,
@@ -125,7 +125,8 @@ def test_the_second_model_runners_batch_tells_whose_rows_are_which(layer: Layer)
     )
     runner = SimpleNamespace(lora_state=state, lora_manager=SimpleNamespace(_adapter_manager=manager))
     assert hasattr(GPUModelRunner, "prepare_inputs")
-    _batch_traced(lambda _: batch)(runner)
+    _batch_kept(lambda _: batch)(runner)
+    _batch_traced(lambda _: None)(runner)
     trace.votes[:10] = torch.arange(10).unsqueeze(1)
     trace.begin([], LIBRARY, "cpu")
     # 10 tokens of three requests: 3, 3 and 4.

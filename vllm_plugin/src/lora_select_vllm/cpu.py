@@ -71,7 +71,7 @@ class GroupedPunica(PunicaWrapperCPU):
         virtual = tokens >= self.slots
         self._routed = Routed.of(torch.where(virtual, tokens - self.slots, -1), self.tables)
         # vLLM's own code looks up embeddings and heads by these, and a virtual adapter has none.
-        self._embeddings_indices[: len(tokens)].masked_fill_(virtual, 0)
+        self._embeddings_indices[..., : len(tokens)].masked_fill_(virtual, 0)  # 0.26 has two rows
         tokens.masked_fill_(virtual, -1)
         sampled.masked_fill_(sampled >= self.slots, -1)
         self._fixed, self._sampled = grouped(tokens), grouped(sampled)

@@ -138,7 +138,7 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
         asking = virtual if self.tables.libraries else tokens >= 0
         self.idle[0] = not bool(asking.any())
         # vLLM's own code looks up embeddings and heads by these, and a virtual adapter has none.
-        self._embeddings_indices[: len(tokens)].masked_fill_(virtual, 0)
+        self._embeddings_indices[..., : len(tokens)].masked_fill_(virtual, 0)  # 0.26 has two rows
         tokens.masked_fill_(virtual, -1)
         sampled.masked_fill_(sampled >= self.slots, -1)
 

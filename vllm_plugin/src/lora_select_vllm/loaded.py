@@ -13,7 +13,6 @@ from uuid import uuid4
 from fastapi import HTTPException
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.entrypoints.serve.engine.protocol import ModelList
 from vllm.lora.request import LoRARequest
 
 from lora_select_vllm.residency import RESIDENCY
@@ -38,8 +37,8 @@ class NamedModels(OpenAIServingModels):
         name = super().model_name(lora_request)
         return name.rpartition("@")[0] or name
 
-    async def show_available_models(self) -> ModelList:
-        """The names, not what they point to."""
+    async def show_available_models(self) -> Any:
+        """The names, not what they point to; a ModelList, which has another module in every second vLLM."""
         listed = await super().show_available_models()
         names = iter(self.lora_requests)
         for card in listed.data[len(self.base_model_paths) :]:

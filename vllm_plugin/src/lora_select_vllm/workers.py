@@ -23,6 +23,7 @@ def install() -> None:
         _set_wrapper(current_platform, "lora_select_vllm.gpu.RoutedPunicaGPU")
     _replace(mixin.LoRAModelRunnerMixin, "set_active_loras", _traced)
     _replace(mixin.LoRAModelRunnerMixin, "load_lora_model", _second_runner_traced)
+    _replace(mixin.LoRAModelRunnerMixin, "_set_active_loras", _batch_traced)
 
 
 def _set_wrapper(platform: Any, name: str) -> None:
@@ -54,20 +55,32 @@ def _second_runner_traced(stock: Any) -> Any:
 
     def load_lora_model(runner: Any, *args: Any, **kwargs: Any) -> Any:
         if hasattr(runner, "prepare_inputs"):
-            _replace(type(runner), "prepare_inputs", _batch_traced)
+            _replace(type(runner), "prepare_inputs", _batch_kept)
         return stock(runner, *args, **kwargs)
 
     return load_lora_model
 
 
-def _batch_traced(stock: Any) -> Any:
+def _batch_kept(stock: Any) -> Any:
     def prepare_inputs(runner: Any, *args: Any, **kwargs: Any) -> Any:
-        batch = stock(runner, *args, **kwargs)
-        adapters = runner.lora_state.lora_ids[batch.idx_mapping_np]
-        _begin(runner, batch.req_ids, adapters, batch.num_computed_tokens_np, batch.num_scheduled_tokens)
-        return batch
+        runner.lora_select_batch = stock(runner, *args, **kwargs)
+        return runner.lora_select_batch
 
     return prepare_inputs
+
+
+def _batch_traced(stock: Any) -> Any:
+    """Once the batch's adapters are in: a virtual one may come with its first request."""
+
+    def _set_active_loras(runner: Any, *args: Any, **kwargs: Any) -> Any:
+        done = stock(runner, *args, **kwargs)
+        batch = runner.__dict__.pop("lora_select_batch", None)
+        if batch is not None:
+            adapters = runner.lora_state.lora_ids[batch.idx_mapping_np]
+            _begin(runner, batch.req_ids, adapters, batch.num_computed_tokens_np, batch.num_scheduled_tokens)
+        return done
+
+    return _set_active_loras
 
 
 def _begin(runner: Any, requests: Sequence[str], adapters: Any, computed: Any, scheduled: Any) -> None:
