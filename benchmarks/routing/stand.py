@@ -126,7 +126,10 @@ class Stand:
         say("engine: starts, a minute perhaps")
         file = self.folder / "engine.yaml"
         adapters = {name: stacks.DEMO / "adapters" / name for name in LABELS}
-        stacks.write_stack(file, adapters, LABELS, (self.ports.take(), self.ports.take()))
+        # The engine is made ready for what the stack's router will ask it.
+        ports = (self.ports.take(), self.ports.take())
+        router = {"port": ports[1], "classifier": [case.classifier for case in CASES if case.on_engine]}
+        stacks.write_stack(file, adapters, LABELS, ports, router=router)
         engine = stacks.served_engine(self.fleet, ENGINE, file, tuple(LABELS))
         stacks.wait_ready(self.fleet, [engine])
         self._engine = engine
