@@ -15,6 +15,7 @@ import pytest
 from benchmarks.document import result
 from benchmarks.gpu import engines as started
 from benchmarks.gpu.__main__ import before, main
+from benchmarks.gpu.alike import checks
 from benchmarks.gpu.bars import Bar, bars
 from benchmarks.gpu.blocks import (
     AFFINE,
@@ -179,8 +180,9 @@ def test_tables_and_plot(sections: dict[str, Any], tmp_path: Path) -> None:
     assert list(tables({})) == [NOT_YET]
     engine = {"name": "lag", "slots": 5, "adapters": 1, "boot_s": None, "why": "lag ended with code 1: no"}
     document = result("gpu", origin("benchmarks.gpu", [], ()), GPU, 1.0, sections, bars(sections))
-    text = "\n".join(tables(document | {"engines": [engine]}))
+    text = "\n".join(tables(document | {"engines": [engine], "checks": {"lag and the base": None}}))
     assert "lag ended with code 1: no" in text
+    assert "lag and the base: not measured" in text
     assert "not measured: 3 s were left" in text
     assert "MISSED        lag, speed of fixed adapters: 0.4348 (at least 0.85)" in text
     assert "memory 3 TB/s (a copy), matrices 800 TFLOP/s (H100)" in text
@@ -245,6 +247,7 @@ def test_blocks_on_a_real_stack(running: Running, fleet: Fleet) -> None:
         Notebook(fleet), texts, names, {"bytes_per_s": 1e9, "flop_per_s": 1e9}, running.stack.base.name,
     )  # fmt: skip
     stand.learn()
+    assert set(checks(stand).values()) == {True}
     until = time.monotonic() + 60
     (modes,) = block(stand, "modes", until)["cells"]
     speeds = {name: one["tokens_per_s"]["median"] for name, one in modes["targets"].items()}

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from benchmarks.document import command, result, write
+from benchmarks.gpu.alike import checks
 from benchmarks.gpu.bars import bars
 from benchmarks.gpu.blocks import block
 from benchmarks.gpu.engines import told
@@ -58,12 +59,13 @@ def measure(options: Options) -> dict[str, Any]:
         logs.mkdir(parents=True, exist_ok=True)
         boot_until = began + BOOT_SHARE * options.budget_s
         with standing(plan, Path(folder), logs, options.engine, boot_until) as stand:
+            seen = checks(stand)
             running = {one.engine.name: one for one in stand.roles.values()}
             sections = dict(had["sections"])
 
             def document() -> dict[str, Any]:
                 made = result("gpu", made_by, plan, time.monotonic() - began, sections, bars(sections))
-                return made | {"engines": told(running.values()), "before": had["runs"]}
+                return made | {"engines": told(running.values()), "checks": seen, "before": had["runs"]}
 
             _blocks(stand, missing, sections, until, options.out, document)
             return document()

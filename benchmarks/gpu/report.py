@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.document import aligned, cell, limits, median, short
+from benchmarks.document import VERDICTS, aligned, cell, limits, median, short
 from benchmarks.gpu.bars import decode, prefill
 from benchmarks.gpu.blocks import AUTO, BASE_ONLY, DIRECT, TUNED
 
@@ -34,6 +34,8 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield "a tiny model on the CPU: the numbers mean nothing"
     yield "random weights: speed does not depend on their values; medians of rounds, [lowest..highest]"
     yield from _engines(document["engines"])
+    for name, right in document["checks"].items():
+        yield f"  {name}: {VERDICTS[right]}"
     for name, title in TITLES.items():
         if name in sections:
             yield f"\n{name}: {title}"
