@@ -69,9 +69,10 @@ class Driver:
         self.process = Talker(fleet, "driver", Command(argv, AWAY_FROM_PROXIES, ROOT))
         self._within_s = within_s
 
-    def run(self, target: Target, load: Load) -> Seen:
+    def run(self, target: Target, load: Load, within_s: float | None = None) -> Seen:
         """Wait for the last answer. Raises BenchmarkError when the client itself fails or hangs."""
-        return seen_of(self.process.say({"target": asdict(target), "load": asdict(load)}, self._within_s))
+        job = {"target": asdict(target), "load": asdict(load)}
+        return seen_of(self.process.say(job, within_s or self._within_s))
 
 
 def seen_of(found: dict[str, Any]) -> Seen:
