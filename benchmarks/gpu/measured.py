@@ -133,7 +133,7 @@ def _run(
         runs.measured.seen.setdefault(target.name, {})[turn] = others[target.name](load)
         return
     load = replace(load, requests=runs.requests[target.name])
-    before = decided(target.url) if target.model == AUTO else Counter[str]()
+    before = decided(target) if target.model == AUTO else Counter[str]()
     same, server_s = runs.same.setdefault(target.name, []), stand.server_s(target)
     with beside(target, load.asked[0], same) if watched else nullcontext():
         seen, used = stand.asker.run(target, load)
