@@ -25,8 +25,8 @@ LAST_WORD_S = 0.8
 class Call:
     """What to ask, and where the answer goes. `complete` is called when nothing is missing.
 
-    `explain`: the client asks which adapter gave each token. `until`: the event loop's time at which the answer is
-    cut off. `disclaimer`: what the adapter's answers are told with.
+    `explain`: how closely the client asks which adapter gave each token (router/attribution.py). `until`: the
+    event loop's time at which the answer is cut off. `disclaimer`: what the adapter's answers are told with.
     """
 
     endpoint: Endpoint
@@ -36,7 +36,7 @@ class Call:
     request: Request
     life: Life
     complete: Callable[[], None] = lambda: None
-    explain: bool = False
+    explain: bytes | None = None
     until: float = math.inf
     hide_usage: bool = False
     disclaimer: str | None = None

@@ -86,6 +86,16 @@ class Catalog:
             self._seen, self._up = seen, _up(*seen)
         return self._up
 
+    def _kind(self, name: str) -> str:
+        if name in (AUTO, self._base):
+            return "auto" if name == AUTO else "base"
+        return "virtual" if name in self._now().virtual else "adapter"
+
+    def _tags(self, name: str) -> Mapping[str, tuple[str, ...]]:
+        """What a request can ask for in order to have this one among the candidates."""
+        adapter = self._roster.lineup.stack.adapters.get(name)
+        return adapter.tags if adapter else {}
+
     def _model(self, name: str) -> dict[str, Any]:
         return {
             "id": name,
@@ -93,6 +103,7 @@ class Catalog:
             "created": self._created,
             "owned_by": "lora-select",
             "parent": None if name in (AUTO, self._base) else self._base,
+            "lora_select": {"kind": self._kind(name), "tags": self._tags(name)},
         }
 
 

@@ -92,9 +92,9 @@ class Forwarder:
         finally:
             opened.answer.leave()
 
-    def _explains(self, call: Call) -> bool:
-        """Of an adapter and the base there is nothing more to tell than the headers do."""
-        return call.explain and call.routed.decision.model in self._roster.lineup.stack.lag
+    def _explains(self, call: Call) -> bytes | None:
+        """How closely. Of an adapter and the base there is nothing more to tell than the headers do."""
+        return call.explain if call.routed.decision.model in self._roster.lineup.stack.lag else None
 
     def _key(self, call: Call, body: dict[str, Any]) -> bytes | None:
         model, lineup = body["model"], self._roster.lineup
@@ -171,8 +171,8 @@ class Forwarder:
             note(call.life, body)
         if keep is not None:
             self._cache.put(keep, Stored(answer.headers, body))
-        if answer.status == 200 and self._explains(call):
-            headers, body = await self._attribution.in_body(headers, body, call.until)
+        if answer.status == 200 and (detail := self._explains(call)):
+            headers, body = await self._attribution.in_body(headers, body, detail, call.until)
         await call.start(answer.status, headers)
         await call.send(body)
 
@@ -196,8 +196,8 @@ class Forwarder:
             if is_last(events):
                 if keep is not None and kept:
                     self._cache.put(keep, Stored(opened.answer.headers, b"".join(kept)))
-                if self._explains(call) and not call.life.error:
-                    events = await self._attribution.in_stream(opened.first, events, call.until)
+                if (detail := self._explains(call)) and not call.life.error:
+                    events = await self._attribution.in_stream(opened.first, events, detail, call.until)
                 call.complete()
             await call.send(events, more=True)
             events = await anext(rest, b"")

@@ -19,7 +19,9 @@ from tests.lag_layer import (  # isort: skip  # it makes vLLM take Triton on
     COLUMNS,
     FIXED,
     INPUTS,
+    LAYERS,
     LIBRARY,
+    NUMBER,
     OBSERVER,
     PADDED,
     RANK,
@@ -101,7 +103,8 @@ def test_who_was_chosen_is_counted(layer: Layer) -> None:
         for part in range(len(COLUMNS)):
             for slot in picked(layer, x[row], part, adapter):
                 votes[row, slot - FIXED] += 1
-    first, second = trace.of("a"), trace.of("b")
+    first, second = trace.of("a", 1), trace.of("b")
+    assert first["layers"] == [[[0] * LIBRARY, votes[row].tolist(), [0] * LIBRARY] for row in (2, 3)]
     assert first["votes"] == votes[1:4].sum(dim=0).tolist()
     assert second["votes"] == votes[4:].sum(dim=0).tolist()
     assert (first["chosen"], second["chosen"][:5]) == (votes[1:4].max(dim=1).indices.tolist(), [-1] * 5)
@@ -127,7 +130,7 @@ def test_the_second_model_runners_batch_tells_whose_rows_are_which(layer: Layer)
     assert hasattr(GPUModelRunner, "prepare_inputs")
     _batch_kept(lambda _: batch)(runner)
     _batch_traced(lambda _: None)(runner)
-    trace.votes[:10] = torch.arange(10).unsqueeze(1)
+    trace.votes[:10, NUMBER] = torch.arange(10, dtype=torch.uint8).unsqueeze(1)
     trace.begin([], LIBRARY, "cpu")
     # 10 tokens of three requests: 3, 3 and 4.
     assert [trace.of(batch.req_ids[at])["votes"][0] for at in (1, 2)] == [3 + 4 + 5, 6 + 7 + 8 + 9]
@@ -221,4 +224,4 @@ def half(rank: int, port: int, folder: Path) -> None:
 def test_what_cannot_be_is_refused() -> None:
     config = SimpleNamespace(max_loras=FIXED, specialize_active_lora=True)
     with pytest.raises(ValueError, match="--specialize-active-lora"):
-        RoutedPunicaGPU(PADDED, 8, "cpu", lora_config=config).take_library(LIBRARY)
+        RoutedPunicaGPU(PADDED, 8, "cpu", lora_config=config).take_library(LIBRARY, LAYERS)

@@ -18,6 +18,8 @@ from lora_select_vllm.gpu import RoutedPunicaGPU  # noqa: E402
 from vllm.lora.layers import LoRAMapping  # noqa: E402
 
 FIXED, LIBRARY, RANK, INPUTS, COLUMNS = 2, 4, 16, 64, (48, 32)
+LAYERS, NUMBER = 3, 1
+"""Of the model, and which of them this layer is in."""
 SLOTS = FIXED + LIBRARY
 ROWS, PADDED = 144, 160
 IDS: list[int | None] = [1, 2, 3, 4, 5, 6, *range(11, 18)]
@@ -75,11 +77,11 @@ def made(inputs: slice = slice(None), summed: Callable[[torch.Tensor], torch.Ten
             down[slot, :, rank:], up[slot, ..., rank:] = 0, 0
     config = SimpleNamespace(max_loras=FIXED, specialize_active_lora=False)
     wrapper = RoutedPunicaGPU(PADDED, 8, "cpu", lora_config=config)
-    wrapper.take_library(LIBRARY)
+    wrapper.take_library(LIBRARY, LAYERS)
     for index, told in enumerate(VIRTUAL.values()):
         wrapper.tables.put(index, *told)
     held = tuple(down[..., inputs].contiguous() for down in a)
-    bank = Bank.of("qk_proj", held, FIXED, summed)
+    bank = Bank.of("qk_proj", held, FIXED, summed, NUMBER)
     for place, slot in enumerate(range(FIXED, SLOTS)):
         rank = ranked(slot)
         has = [not absent(slot, part) for part in range(len(COLUMNS))]

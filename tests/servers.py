@@ -65,8 +65,9 @@ class FakeEngine:
     then waits until the client goes where `stall` is set. For every model but the base: "fail" answers 500, "gone"
     404, "drop" closes the connection without a word, "event" begins a stream with an error event.
     `echo`: what the model says, instead of "hello" or of the words of a stream, of which there are `words`.
+    `also`: fields that every request has, whoever asks.
     `looks` counts how often it was asked for its models. `told`: status and body of what it says, to GET
-    /lora_select/requests/ID, of the answer with that id; `asked` are those ids.
+    /lora_select/requests/ID, of the answer with that id; `asked` are those ids, each with its query.
     """
 
     models: list[str]
@@ -78,6 +79,7 @@ class FakeEngine:
     told: dict[str, tuple[int, Any]] = field(default_factory=dict)
     told_after_s: float = 0.0
     asked: list[str] = field(default_factory=list)
+    also: dict[str, Any] = field(default_factory=dict)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +97,8 @@ class FakeEngine:
                 {"object": "list", "data": [{"id": name} for name in self.models] if self.models else None},
             )
         elif scope["path"].startswith(REQUESTS):
-            self.asked.append(scope["path"].removeprefix(REQUESTS))
+            query = scope["query_string"].decode()
+            self.asked.append(scope["path"].removeprefix(REQUESTS) + (f"?{query}" if query else ""))
             await asyncio.sleep(self.told_after_s)
             await _json(send, *self.told.get(self.asked[-1], (404, {"detail": "Not Found"})))
         else:
@@ -108,7 +111,7 @@ class FakeEngine:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        request, path = orjson.loads(body), scope["path"]
+        request, path = orjson.loads(body) | self.also, scope["path"]
         self.seen.append(request)
         self.seen_paths.append(path)
         self.seen_headers.append({key.decode(): value.decode("latin-1") for key, value in scope["headers"]})

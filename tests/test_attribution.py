@@ -15,7 +15,7 @@ from tests.conftest import LEGAL, Wire, chat, wired
 
 HEADER = {"x-lora-select-explain": "tokens"}
 COMPLETION = {"model": "lag", "prompt": LEGAL}
-TOLD = {
+TOLD: dict[str, Any] = {
     "choices": [
         {
             "adapters": {"legal@v1@1f2e3d4c": 0.5, "legal@v2@5b6a7988": 0.25, "usage@77665544": 0.25},
@@ -30,7 +30,7 @@ TOLD = {
         }
     ]
 }
-SHOWN = {
+SHOWN: dict[str, Any] = {
     "choices": [
         {
             "adapters": {"legal": 0.75, "usage": 0.25},
@@ -46,6 +46,37 @@ SHOWN = {
     ]
 }
 """As the router shows it: without versions, and of one adapter's versions the sum."""
+BY_LAYER = {
+    "choices": [
+        TOLD["choices"][0]
+        | {
+            "layers": [
+                {"layer": "model.layers.0", "adapters": {"legal@v1@1f2e3d4c": 0.5, "legal@v2@5b6a7988": 0.5}},
+                {"layer": "model.layers.1", "adapters": {}},
+            ],
+            "tokens": [
+                TOLD["choices"][0]["tokens"][0]
+                | {"layers": [{"legal@v1@1f2e3d4c": 0.25, "legal@v2@5b6a7988": 0.75}, {"usage@77665544": 1.0}]},
+                TOLD["choices"][0]["tokens"][1] | {"layers": None},
+            ],
+        }
+    ]
+}
+SHOWN_BY_LAYER = {
+    "choices": [
+        SHOWN["choices"][0]
+        | {
+            "layers": [
+                {"layer": "model.layers.0", "adapters": {"legal": 1.0}},
+                {"layer": "model.layers.1", "adapters": {}},
+            ],
+            "tokens": [
+                SHOWN["choices"][0]["tokens"][0] | {"layers": [{"legal": 1.0}, {"usage": 1.0}]},
+                SHOWN["choices"][0]["tokens"][1] | {"layers": None},
+            ],
+        }
+    ]
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +88,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
 @pytest.fixture
 def lag(started: Wire) -> Wire:
     """With an engine that tells of the answer `c`, the only id that it gives."""
-    started.engine.told = {"c": (200, TOLD)}
+    started.engine.told = {"c": (200, TOLD), "c?layers=true": (200, BY_LAYER)}
     started.engine.told_after_s = 0.0
     started.engine.asked.clear()
     return started
@@ -76,6 +107,20 @@ def test_a_body_gets_one_more_field(lag: Wire, path: str, body: dict[str, Any]) 
     assert explained.json() == plain.json() | {"lora_select": SHOWN}
     assert explained.content.startswith(plain.content[:-1]), "what the engine said, byte for byte"
     assert int(explained.headers["content-length"]) == len(explained.content)
+
+
+def test_layers_are_told_to_those_who_ask(lag: Wire) -> None:
+    by_layer = {"x-lora-select-explain": "layers"}
+    _, body, _ = lag.post(body=chat(LEGAL, model="lag"), **by_layer)
+    *_, last = sdk(lag).chat.completions.create(**chat(LEGAL, model="lag"), stream=True, extra_headers=by_layer)
+    assert body["lora_select"] == last.lora_select == SHOWN_BY_LAYER
+    assert lag.engine.asked == ["c?layers=true"] * 2
+
+
+def test_an_engine_that_knows_of_no_layers_tells_the_rest(lag: Wire) -> None:
+    lag.engine.told["c?layers=true"] = (200, TOLD)
+    body = lag.post(body=chat(LEGAL, model="lag"), **{"x-lora-select-explain": "layers"})[1]
+    assert body["lora_select"] == SHOWN
 
 
 @pytest.mark.parametrize("usage", [None, False, True])
@@ -189,8 +234,8 @@ def test_what_is_told_is_never_kept_nor_left_out_by_the_cache(lag: Wire) -> None
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("/v1/chat/completions", "layers", 'x-lora-select-explain takes "tokens", not "layers"'),
-        ("/v1/completions", "", 'x-lora-select-explain takes "tokens", not ""'),
+        ("/v1/chat/completions", "words", 'x-lora-select-explain takes "tokens" or "layers", not "words"'),
+        ("/v1/completions", "", 'x-lora-select-explain takes "tokens" or "layers", not ""'),
         (
             "/v1/responses",
             "tokens",

@@ -121,7 +121,10 @@ def test_the_router_tells_which_adapter_gave_each_token(stack: Running) -> None:
     ask_for = stack.client.completions.create
     first, again = (ask_for(**asked, extra_headers=explain) for _ in range(2))
     *_, last = ask_for(**asked, extra_headers=explain, stream=True)
-    (new,), (cached,), (streamed,) = (one.lora_select["choices"] for one in (first, again, last))
+    *_, closer = ask_for(**asked, extra_headers={"x-lora-select-explain": "layers"}, stream=True)
+    (new,), (cached,), (streamed,), (layered,) = (
+        one.lora_select["choices"] for one in (first, again, last, closer)
+    )
     names = set(library(stack)[1])
     assert {token["adapter"] for token in new["prompt"]} <= names
     assert [token["adapter"] for token in cached["prompt"][:128]] == [None] * 128
@@ -129,6 +132,10 @@ def test_the_router_tells_which_adapter_gave_each_token(stack: Running) -> None:
     assert new["tokens"] == cached["tokens"] == streamed["tokens"]
     assert "".join(token["text"] for token in new["tokens"]).removesuffix("</s>") == first.choices[0].text
     assert set(new["adapters"]) == names
+    layers = [token.pop("layers") for token in layered["tokens"]]
+    assert layered["tokens"] == new["tokens"]
+    assert {len(token) for token in layers} == {len(layered["layers"])} == {4}
+    assert {name for token in layers for layer in token for name in layer} <= names
 
 
 def test_the_command_line_lists_it(stack: Running) -> None:

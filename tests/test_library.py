@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -193,7 +194,7 @@ def test_counts_by_request_and_by_layer(up: Engine, lag: str, members: list[str]
     body = {"model": lag, "prompt": [PROBE, "Once upon a time"], "max_tokens": 6, "ignore_eos": True}
     body |= {"n": 2, "temperature": 1, "skip_special_tokens": False}  # an end that is ignored is a token, too
     said = up.call("POST", "/v1/completions", body | {"return_token_ids": True})
-    told = up.call("GET", f"/lora_select/requests/{said['id']}")["choices"]
+    told = up.call("GET", f"/lora_select/requests/{said['id']}?layers=true")["choices"]
     assert len(told) == len(said["choices"]) == 4
     computed = 0
     for choice, its in zip(sorted(said["choices"], key=lambda one: one["index"]), told, strict=True):
@@ -203,8 +204,23 @@ def test_counts_by_request_and_by_layer(up: Engine, lag: str, members: list[str]
         assert all(token["adapter"] in members and 1 / 3 <= token["share"] <= 1 for token in its["tokens"])
         assert len(its["prompt"]) == len(choice["prompt_token_ids"])
         computed += len(its["prompt"]) + len(its["tokens"]) - 1  # nobody computes the last one
+        told_by_layer_as_by_token(its)
     # q, k, v and o of four layers; the MLP is not adapted.
     assert total() - before == computed * 4 * len(ATTENTION)
+
+
+def told_by_layer_as_by_token(choice: dict[str, Any]) -> None:
+    """The sums over an answer's layers, and over its tokens, are what is told without them."""
+    assert [one["layer"] for one in choice["layers"]] == [f"model.layers.{number}" for number in range(4)]
+    for token in choice["tokens"]:
+        assert [sum(layer.values()) for layer in token["layers"]] == pytest.approx([1] * 4, abs=1e-3)
+        votes = sum((Counter(layer) for layer in token["layers"]), Counter[str]())
+        assert votes.most_common(1)[0][1] / 4 == pytest.approx(token["share"], abs=1e-3)
+        assert votes[token["adapter"]] / 4 == pytest.approx(token["share"], abs=1e-3)
+    for number, one in enumerate(choice["layers"]):
+        votes = sum((Counter(token["layers"][number]) for token in choice["tokens"]), Counter[str]())
+        mean = {name: votes[name] / len(choice["tokens"]) for name in votes}
+        assert one["adapters"] == pytest.approx(mean, abs=1e-3)
 
 
 def test_an_answer_is_told_although_the_library_grows_meanwhile(
@@ -221,6 +237,7 @@ def test_an_answer_is_told_although_the_library_grows_meanwhile(
         (told,) = up.call("GET", f"/lora_select/requests/{said['id']}")["choices"]
         up.unload("lag@2")
     assert len(told["tokens"]) == 300
+    assert "layers" not in told | told["tokens"][0]
     assert all(token["adapter"] in members for token in told["tokens"])
 
 

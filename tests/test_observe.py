@@ -216,6 +216,22 @@ def test_feedback_says_what_would_have_been_right(watched: Wire) -> None:
     assert (second["adapter"], second["rating"]) == (None, "up")
 
 
+def test_decisions_of_which_somebody_spoke_can_be_asked_for(watched: Wire) -> None:
+    for number in range(3):
+        watched.post(body=chat(LEGAL), x_request_id=f"spoken-{number}")
+    for number in (0, 2):
+        watched.post("/feedback", {"request_id": f"spoken-{number}", "rating": "down"})
+
+    def found(query: str) -> list[str]:
+        return [row["request_id"] for row in watched.get(f"/admin/decisions?{query}", **AS_ADMIN)[1]["decisions"]]
+
+    assert found("feedback=1&limit=2") == ["spoken-2", "spoken-0"]
+    assert found("feedback=1&request_id=spoken-1") == []
+    assert found("feedback=1&request_id=spoken-0") == ["spoken-0"]
+    status, body, _ = watched.get("/admin/decisions?feedback=yes", **AS_ADMIN)
+    assert (status, body["error"]["param"]) == (400, "feedback")
+
+
 def test_feedback_is_for_a_keys_own_requests_and_the_admins(tmp_path: Path) -> None:
     keys = {name: {"sha256": hashlib.sha256(name.encode()).hexdigest()} for name in ("one", "two", ADMIN)}
     admin = keys.pop(ADMIN)["sha256"]

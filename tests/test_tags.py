@@ -104,6 +104,13 @@ def test_the_audiences_adapter_answers(clinic: Wire, audience: str, by: str) -> 
     assert clinic.engine.seen[-1] == body | {"model": audience}, "metadata goes on to the engine as it is"
 
 
+def test_the_models_tell_their_tags(clinic: Wire) -> None:
+    _, listed, _ = clinic.get("/v1/models")
+    tags = {model["id"]: model["lora_select"]["tags"] for model in listed["data"]}
+    assert tags["student"] == {"audience": ["student"]}
+    assert (tags["auto"], tags["base"]) == ({}, {})
+
+
 def test_what_is_no_subject_of_the_audiences_goes_to_the_base(clinic: Wire) -> None:
     _, _, headers = clinic.post(body=chat(LEGAL), x_lora_select_tags="audience=patient")
     assert headers["x-lora-select-adapter"] == "base"

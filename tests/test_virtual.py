@@ -50,6 +50,8 @@ def test_they_are_listed_after_the_adapters_and_can_be_named(mixed: Wire) -> Non
     client = openai.OpenAI(base_url=f"{mixed.url}/v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["auto", "base", *LABELS, "lag", "pair"]
     assert client.models.retrieve("pair").parent == "base"  # type: ignore[attr-defined]
+    kinds = [model["lora_select"]["kind"] for model in mixed.get("/v1/models")[1]["data"]]
+    assert kinds == ["auto", "base", *["adapter"] * len(LABELS), "virtual", "virtual"]
     raw = client.chat.completions.with_raw_response.create(**chat(LEGAL, model="pair"))
     assert raw.parse().model == "pair"
     assert answer(dict(raw.headers)) == ("pair", "named")

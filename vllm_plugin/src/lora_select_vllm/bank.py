@@ -29,13 +29,15 @@ class Slice:
 
 @dataclass(eq=False)
 class Bank:
-    """All slices of a layer. `summed`: its input is spread over ranks, and z is summed before it is scored.
+    """All slices of a linear layer. `layer` [1]: the number of the model's layer that it is in. `summed`: its
+    input is spread over ranks, and z is summed before it is scored.
 
     `adapted`, per slice and slot, those of vLLM's own included: whether the adapter there does anything to it.
     """
 
     name: str
     slices: tuple[Slice, ...]
+    layer: torch.Tensor
     adapted: list[list[bool]]
     summed: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None)
 
@@ -46,10 +48,13 @@ class Bank:
         a_stacked: Sequence[torch.Tensor],
         first: int,
         summed: Callable[[torch.Tensor], torch.Tensor] | None,
+        layer: int = 0,
     ) -> Bank:
         """Of a layer's `lora_a_stacked`, each [slots, 1, r, in], whose library slots begin at `first`."""
         adapted = [[True] * len(a) for a in a_stacked]
-        return cls(name, tuple(_slice(a[first:, 0]) for a in a_stacked), adapted, summed)
+        # As a tensor, with which the compiled graphs of all layers are one and the same.
+        number = torch.tensor([layer], device=a_stacked[0].device)
+        return cls(name, tuple(_slice(a[first:, 0]) for a in a_stacked), number, adapted, summed)
 
     def look(self, slot: int, b_stacked: Sequence[torch.Tensor]) -> None:
         """See what the adapter in that slot does, by the layer's `lora_b_stacked`."""

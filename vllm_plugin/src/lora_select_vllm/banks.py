@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,11 +18,15 @@ from lora_select_vllm.bank import Bank, Layer
 
 class Banks:
     """Of the linear layers among `modules`, by name; their library slots begin at `first`. `packed` has the
-    projections of those that hold several, as an adapter's files name them."""
+    projections of those that hold several, as an adapter's files name them. `layers`: the model's, by name."""
 
     def __init__(self, modules: Mapping[str, Any], packed: Mapping[str, Sequence[str]], first: int) -> None:
         self._layers = {name: one for name, one in modules.items() if isinstance(one, BaseLinearLayerWithLoRA)}
-        self._banks = {name: _bank(name, layer, first) for name, layer in self._layers.items()}
+        self.layers = tuple(dict.fromkeys(map(layer_of, self._layers)))
+        self._banks = {
+            name: _bank(name, layer, first, self.layers.index(layer_of(name)))
+            for name, layer in self._layers.items()
+        }
         self._packed = packed
         self._left: dict[str, Counter[str]] = defaultdict(Counter)  # by projection, of members that have left
         for name, layer in self._layers.items():
@@ -67,6 +72,13 @@ class Banks:
         return packed if len(packed) == count else [f"{layer}[{number}]" for number in range(count)]
 
 
-def _bank(name: str, layer: Any, first: int) -> Bank:
+def layer_of(module: str) -> str:
+    """The layer of the model that a module is in, "model.layers.3"; the module itself where none is numbered."""
+    numbered = re.match(r"(?:.*\.)?\d+(?=\.)", module)
+    return numbered[0] if numbered else module
+
+
+def _bank(name: str, layer: Any, first: int, number: int) -> Bank:
     spread = isinstance(layer, RowParallelLinearWithLoRA) and layer.tp_size > 1
-    return Bank.of(name, layer.lora_a_stacked, first, tensor_model_parallel_all_reduce if spread else None)
+    summed = tensor_model_parallel_all_reduce if spread else None
+    return Bank.of(name, layer.lora_a_stacked, first, summed, number)

@@ -17,6 +17,7 @@ update is to load a second adapter and move the name: requests under way keep th
 | PUT /lora_select/names/NAME {"adapter"} | let clients ask for it |
 | DELETE /lora_select/names/NAME | no longer |
 | GET /lora_select/requests/ID | which adapters the answer ID of a virtual one used, token by token |
+| GET /lora_select/requests/ID?layers=true | the same, with every layer's |
 | GET /lora_select/layers | tokens per adapter in every projection, since the start |
 | POST /lora_select/spectral {"text" or "prompt_token_ids", "adapters"} | whose weights a prompt moves most |
 """
@@ -114,8 +115,8 @@ class Control:
         self._ready.withdraw(name)
         return await self._list()
 
-    async def _request(self, request: str) -> dict[str, Any]:
-        return await self._seen.of(request)
+    async def _request(self, request: str, layers: bool = False) -> dict[str, Any]:
+        return await self._seen.of(request, layers)
 
     async def _layers(self) -> dict[str, Any]:
         return await self._seen.layers()

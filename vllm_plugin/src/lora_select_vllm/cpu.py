@@ -52,15 +52,16 @@ class GroupedPunica(PunicaWrapperCPU):
         self.slots: int = kwargs["lora_config"].max_loras
         self.first = self.slots
         self.tables = Tables.of(0, self.device)
-        self.trace = Trace()
+        self.trace = Trace(0)
         self._fixed: list[Group] = []
         self._sampled: list[Group] = []
         self._routed: Routed | None = None
 
-    def take_library(self, slots: int) -> None:
-        """Behind the first slots come so many for the library."""
+    def take_library(self, slots: int, layers: int) -> None:
+        """Behind the first slots come so many for the library, of a model with so many layers."""
         self.slots += slots
         self.tables = Tables.of(slots, self.device)
+        self.trace = Trace(layers)
 
     def update_metadata(
         self, mapping: LoRAMapping, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **_: Any
@@ -121,7 +122,8 @@ class GroupedPunica(PunicaWrapperCPU):
         present = one.present[:width]
         for member in (routed.member & present).unbind(1):
             chosen = choose(arrow, score, member, routed.k)
-            self.trace.count(chosen, score, member, one.chosen, routed.observe if routed.observed else None)
+            observe = routed.observe if routed.observed else None
+            self.trace.count(chosen, score, member, one.chosen, observe, int(bank.layer))
             for group in grouped(chosen.masked_fill(routed.observe, -1)):
                 group.within(routed.rows).expand(part, z[group.rows, group.places()], b)
 

@@ -30,6 +30,11 @@ class Finished:
     length: int
     answer: tuple[int, ...]
 
+    @property
+    def before_answer(self) -> int:
+        """The position that computed the first token of the answer."""
+        return self.length - 1
+
 
 class Answers:
     """The newest ones."""

@@ -37,11 +37,11 @@ UNPROVEN = "LAG on CUDA is unproven: it was checked under Triton's interpreter o
 
 
 class SteadyTrace(Trace):
-    """Counts in tensors that stay, with a row for each of the batch: `votes` [tokens, n] of int16, `shares`."""
+    """Counts in tensors that stay, with a row for each of the batch: `votes` [tokens, layers, n], `shares`."""
 
-    def __init__(self, tokens: int, slots: int, device: torch.device | str) -> None:
-        super().__init__()
-        self.votes = torch.zeros(tokens, slots, dtype=torch.int16, device=device)
+    def __init__(self, tokens: int, layers: int, slots: int, device: torch.device | str) -> None:
+        super().__init__(layers)
+        self.votes = torch.zeros(tokens, layers, slots, dtype=torch.uint8, device=device)
         self.shares = torch.zeros(tokens, slots, device=device)
 
     def begin(self, step: Sequence[Rows], width: int, device: torch.device | str) -> None:
@@ -97,12 +97,15 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
         self.slots: int = self.max_loras
         self.first = self.slots
         self.tables = Tables.of(0, self.device)
-        self.trace = SteadyTrace(0, 0, self.device)
+        self.trace = SteadyTrace(0, 0, 0, self.device)
         self.routed = Routed.of(0, self.tables)
         self.idle = torch.ones(1, dtype=torch.bool, device="cpu")
 
-    def take_library(self, slots: int) -> None:
-        """Behind the first slots come so many for the library. Raises ValueError for what cannot be with it."""
+    def take_library(self, slots: int, layers: int) -> None:
+        """Behind the first slots come so many for the library, of a model with so many layers.
+
+        Raises ValueError for what cannot be with it.
+        """
         if self.lora_config.specialize_active_lora:
             raise ValueError(
                 "LAG decides inside a CUDA graph who is active: it cannot work with --specialize-active-lora"
@@ -116,7 +119,7 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
         self.max_loras = self.slots
         self.tables = Tables.of(slots, self.device)
         self.routed = Routed.of(tokens, self.tables)
-        self.trace = SteadyTrace(tokens, slots, self.device)
+        self.trace = SteadyTrace(tokens, layers, slots, self.device)
         self.token_mapping_meta, self.prompt_mapping_meta = (
             LoRAKernelMeta.make(self.slots, tokens, device=self.device) for _ in range(2)
         )
@@ -175,6 +178,7 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
                 one.chosen,
                 trace.votes,
                 trace.shares,
+                bank.layer,
                 self.idle,
                 self.first,
                 offset,

@@ -37,11 +37,11 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         super().__init__(*args, vllm_config=vllm_config, **kwargs)
         self.lora_index_to_id += [None] * MOST_VIRTUAL
         self._on_cpu = torch.device(self.device).type == "cpu"
-        if self.settings.library_slots:
-            self.wrapper.take_library(self.settings.library_slots)
         # On the CPU they also know which projections an adapter leaves alone.
         modules = self.modules if self.settings.library_slots or self._on_cpu else {}
         self.banks = Banks(modules, self.packed_modules, self.library.start)
+        if self.settings.library_slots:
+            self.wrapper.take_library(self.settings.library_slots, len(self.banks.layers))
 
     @property
     def lora_slots(self) -> int:

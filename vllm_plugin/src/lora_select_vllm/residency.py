@@ -29,10 +29,15 @@ def _residency(worker: Any) -> dict[str, Any]:
     }
 
 
-def _used(worker: Any, requests: list[str]) -> list[dict[str, Any] | None]:
-    """For each request, by vLLM's own id, what `Trace.of` has."""
+def _used(worker: Any, requests: dict[str, int | None]) -> dict[str, Any]:
+    """`requests`: for each, by vLLM's own id, what `Trace.of` has, by layer from the given position on. `layers`:
+    the names of the model's."""
     manager = worker.model_runner.lora_manager._adapter_manager
-    return [manager.wrapper.trace.of(request) for request in requests]
+    trace = manager.wrapper.trace
+    return {
+        "requests": [trace.of(request, first) for request, first in requests.items()],
+        "layers": list(manager.banks.layers),
+    }
 
 
 def _layers(worker: Any) -> dict[str, Any]:

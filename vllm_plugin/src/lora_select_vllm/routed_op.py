@@ -46,6 +46,7 @@ def add_routed(
     chosen: torch.Tensor,
     votes: torch.Tensor,
     shares: torch.Tensor,
+    layer: torch.Tensor,
     idle: torch.Tensor,
     first: int,
     offset: int,
@@ -55,8 +56,9 @@ def add_routed(
 
     `x` [T, in]; `a`, `w`, `present`, `chosen` as in bank.Slice; `b` [slots, 1, out, r] of all slots, with the
     library from `first` on. By row, of T or more: `member` [T, L, n], nobody for other rows, `k`, `projection` and
-    `observe` [T] as in tables.Tables, `votes` and `shares` [T, n] as in trace.Trace. `idle` [1], on the CPU: no
-    row is to be routed. `spread`: `x` and `a` are a rank's part of the inputs.
+    `observe` [T] as in tables.Tables, `votes` [T, layers, n] and `shares` [T, n] as in trace.Trace. `layer` [1]:
+    as in bank.Bank. `idle` [1], on the CPU: no row is to be routed. `spread`: `x` and `a` are a rank's part of the
+    inputs.
     """
     if idle.item():
         return
@@ -67,7 +69,7 @@ def add_routed(
     arrow, norm, projected = scores(tensor_model_parallel_all_reduce(z.clone()) if spread else z, w)
     score = torch.where(projection.unsqueeze(1), projected, norm)
     best = _choose(arrow, score, member, k)
-    _count(best, score, member, observe, chosen, votes[:tokens], shares[:tokens])
+    _count(best, score, member, observe, chosen, votes[:tokens], shares[:tokens], layer)
     buffer = z.gather(1, best.T.clamp_min(0).unsqueeze(-1).expand(-1, -1, z.shape[-1])).transpose(0, 1)
     _expand(y, buffer.contiguous(), b[first:], best.masked_fill(observe, -1), slots, offset)
 
@@ -97,10 +99,11 @@ def _count(
     chosen: torch.Tensor,
     votes: torch.Tensor,
     shares: torch.Tensor,
+    layer: torch.Tensor,
 ) -> None:
     one = best.unsqueeze(-1) == torch.arange(score.shape[1], device=score.device)
     chosen += (one & ~observe.view(1, -1, 1)).sum(dim=(0, 1))
-    votes += one.sum(dim=0)
+    votes.index_add_(1, layer, one.sum(dim=0, dtype=votes.dtype).unsqueeze(1))
     score = score.unsqueeze(1).masked_fill(~member, 0)
     shares += (score / score.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(score.dtype).tiny)).sum(dim=1)
 

@@ -1,4 +1,4 @@
-"""Which adapter LAG used where: per request and position, kept until newer requests need the room."""
+"""Which adapter LAG used where: per request, position and layer, kept until newer requests need the room."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
-KEPT_TOKENS = 1 << 17
-"""Of all requests together: at 8 library slots 2 MB."""
+KEPT_CELLS = 1 << 24
+"""Of all requests together, a byte for a token, layer and library slot: at 32 layers and 8 slots 65,536 tokens."""
+
+TOLD_CELLS = 1 << 17
+"""Of one request at once: its answer is told by layer as far as so many go, 512 tokens there."""
 
 FEWEST = 64
 """Tokens that a request has room for at first."""
@@ -18,8 +21,8 @@ FEWEST = 64
 
 @dataclass(eq=False)
 class Kept:
-    """One request. `names` has the member in each of n library slots, "" where none was; `votes` [room, n] counts
-    projections by position, `shares` [n] sums what observed projections gave."""
+    """One request. `names` has the member in each of n library slots, "" where none was; `votes` [room, layers, n]
+    counts projections by position, `shares` [n] sums what observed projections gave."""
 
     names: tuple[str, ...]
     votes: torch.Tensor
@@ -27,21 +30,27 @@ class Kept:
     length: int = 0
 
     @classmethod
-    def of(cls, names: tuple[str, ...], device: torch.device) -> Kept:
+    def of(cls, names: tuple[str, ...], layers: int, device: torch.device) -> Kept:
         """Nothing so far."""
-        votes = torch.zeros(FEWEST, len(names), dtype=torch.int16, device=device)
+        votes = torch.zeros(FEWEST, layers, len(names), dtype=torch.uint8, device=device)
         return cls(names, votes, torch.zeros(len(names), device=device))
 
     def take(self, first: int, votes: torch.Tensor, shares: torch.Tensor) -> None:
-        """Of the positions from `first` on, each [t, width]; a request that was preempted computes some again."""
-        end, width = first + len(votes), votes.shape[1]
+        """Of the positions from `first` on, [t, layers, width] and [t, width]; who was preempted computes some
+        again."""
+        end, width = first + len(votes), votes.shape[-1]
         if end > len(self.votes):
-            more = self.votes.new_zeros(max(end, 2 * len(self.votes)), len(self.names))
+            more = self.votes.new_zeros(max(end, 2 * len(self.votes)), *self.votes.shape[1:])
             more[: self.length] = self.votes[: self.length]
             self.votes = more
-        self.votes[first:end, :width] = votes
+        self.votes[first:end, :, :width] = votes
         self.shares[:width] += shares.sum(dim=0)
         self.length = max(self.length, end)
+
+    def by_layer(self, first: int) -> torch.Tensor:
+        """The votes from a position on, [t, layers, n], no more than TOLD_CELLS."""
+        most = TOLD_CELLS // max(1, self.votes[0].numel())
+        return self.votes[first : min(self.length, first + most)]
 
 
 @dataclass(frozen=True)
@@ -57,20 +66,22 @@ class Rows:
 
 
 class Trace:
-    """Votes are counted while a step runs, and belong to its requests when it is over."""
+    """Votes are counted while a step runs, and belong to its requests when it is over; of a model with so many
+    `layers`."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._room = 0
         self._step: Sequence[Rows] = ()
-        self._votes = torch.zeros(0, 0, dtype=torch.int16)
+        self._votes = torch.zeros(0, 0, 0, dtype=torch.uint8)
         self._shares = torch.zeros(0, 0)
 
     def begin(self, step: Sequence[Rows], width: int, device: torch.device | str) -> None:
         """The step before is over; this one has these routed rows, of `width` library slots."""
         self._fold()
         self._step, rows = step, sum(one.count for one in step)
-        self._votes = torch.zeros(rows, width, dtype=torch.int16, device=device)
+        self._votes = torch.zeros(rows, self._layers, width, dtype=torch.uint8, device=device)
         self._shares = torch.zeros(rows, width, device=device)
 
     def count(
@@ -80,6 +91,7 @@ class Trace:
         member: torch.Tensor,
         total: torch.Tensor,
         observe: torch.Tensor | None,
+        layer: int,
     ) -> None:
         """One projection's choice `chosen` [T] (-1: none), from `score` [T, n] of `member` [T, n]; `total` [slots]
         counts for the layer what is applied. `observe` [T]: whose shares are summed; None where nobody's are."""
@@ -87,23 +99,24 @@ class Trace:
         one = chosen.unsqueeze(1) == torch.arange(width, device=score.device)
         applied = one if observe is None else one & ~observe.unsqueeze(1)
         total[:width] += applied.sum(dim=0)
-        if one.shape != self._votes.shape:  # vLLM's own trial runs
+        if one.shape != self._shares.shape:  # vLLM's own trial runs
             return
-        self._votes += one
+        self._votes[:, layer] += one
         if observe is not None:
             score = score.masked_fill(~member, 0)
             self._shares += score / score.sum(dim=1, keepdim=True).clamp_min(torch.finfo(score.dtype).tiny)
 
     @torch.inference_mode()
-    def of(self, request: str) -> dict[str, Any] | None:
+    def of(self, request: str, first: int | None = None) -> dict[str, Any] | None:
         """By vLLM's own id, None where it is not kept: the `names` of the library; per position the place that
         most projections chose (`chosen`; -1: it came from the prefix cache, or nothing is adapted) and their
-        `share`; all `votes` and summed `shares` by place."""
+        `share`; all `votes` and summed `shares` by place. Of the positions from `first` on, as many as TOLD_CELLS
+        allow, the votes by layer and place, in `layers`."""
         self._fold()
         kept = self._kept.get(request)
         if kept is None:
             return None
-        votes = kept.votes[: kept.length].int().cpu()
+        votes = kept.votes[: kept.length].sum(dim=1, dtype=torch.int32).cpu()
         asked, best = votes.sum(dim=1), votes.max(dim=1)
         return {
             "names": list(kept.names),
@@ -111,6 +124,7 @@ class Trace:
             "share": (best.values / asked.clamp_min(1)).tolist(),
             "votes": votes.sum(dim=0).tolist(),
             "shares": kept.shares.tolist(),
+            "layers": [] if first is None else kept.by_layer(first).tolist(),
         }
 
     @torch.inference_mode()
@@ -119,13 +133,13 @@ class Trace:
         for rows in self._step:
             part = slice(start, start + rows.count)
             start += rows.count
-            kept = self._kept.get(rows.request) or Kept.of(rows.names, self._votes.device)
-            self._room -= len(kept.votes) if rows.request in self._kept else 0
+            kept = self._kept.get(rows.request) or Kept.of(rows.names, self._layers, self._votes.device)
+            self._room -= kept.votes.numel() if rows.request in self._kept else 0
             kept.take(rows.position, self._votes[part], self._shares[part])
-            self._room += len(kept.votes)
+            self._room += kept.votes.numel()
             self._kept[rows.request] = kept
             self._kept.move_to_end(rows.request)
         running, self._step = len(self._step), ()
-        while self._room > KEPT_TOKENS and len(self._kept) > running:
+        while self._room > KEPT_CELLS and len(self._kept) > running:
             _, oldest = self._kept.popitem(last=False)
-            self._room -= len(oldest.votes)
+            self._room -= oldest.votes.numel()

@@ -32,12 +32,14 @@ class Usage:
     def __init__(self, engine: EngineClient, adapters: Adapters) -> None:
         self._engine, self._adapters = engine, adapters
 
-    async def of(self, request: str) -> dict[str, Any]:
-        """An answer's choices, each with its adapters' shares and its tokens. Raises HTTPException 404."""
-        found, used = await self._used(request)
+    async def of(self, request: str, by_layer: bool) -> dict[str, Any]:
+        """An answer's choices, each with its adapters' shares and its tokens, and where it is wanted with those of
+        each layer. Raises HTTPException 404."""
+        found, used, layers = await self._used(request, by_layer)
         if not found or None in used:
             raise HTTPException(404, f"{request} is no answer of a virtual adapter that is over, or too long ago")
-        return {"choices": await asyncio.to_thread(_choices, found, used, self._engine.get_tokenizer())}
+        tokenizer = self._engine.get_tokenizer()
+        return {"choices": await asyncio.to_thread(_choices, found, used, tokenizer, layers if by_layer else [])}
 
     async def layers(self) -> dict[str, Any]:
         """Tokens per adapter in every projection, since the start."""
@@ -73,19 +75,26 @@ class Usage:
                 pass
         except ValueError as error:  # longer than the engine takes, or empty
             raise HTTPException(400, str(error)) from None
-        _, used = await self._used(request)
+        _, used, _ = await self._used(request)
         if not used or used[0] is None:
             raise HTTPException(503, "the engine has no room for what it saw of this prompt; ask again")
         return used[0]
 
-    async def _used(self, request: str) -> tuple[list[Finished], list[Used | None]]:
+    async def _used(
+        self, request: str, by_layer: bool = False
+    ) -> tuple[list[Finished], list[Used | None], list[str]]:
+        """All choices of an answer, what each used, and the names of the model's layers."""
         found = answers(self._engine.output_processor).of(request)
-        used = (await self._engine.collective_rpc(USED, args=([one.internal for one in found],)))[0]
-        return found, used
+        asked = {one.internal: one.before_answer if by_layer else None for one in found}
+        told = (await self._engine.collective_rpc(USED, args=(asked,)))[0]
+        return found, told["requests"], told["layers"]
 
 
-def _choices(found: Sequence[Finished], used: Sequence[Used], tokenizer: Any) -> list[dict[str, Any]]:
-    return [_choice(one, each, tokenizer) for one, each in zip(found, used, strict=True)]
+def _choices(
+    found: Sequence[Finished], used: Sequence[Used], tokenizer: Any, layers: Sequence[str]
+) -> list[dict[str, Any]]:
+    choices = [_choice(one, each, tokenizer) for one, each in zip(found, used, strict=True)]
+    return [_by_layer(one, each, layers) for one, each in zip(choices, used, strict=True)] if layers else choices
 
 
 def _choice(one: Finished, used: Used, tokenizer: Any) -> dict[str, Any]:
@@ -103,8 +112,33 @@ def _choice(one: Finished, used: Used, tokenizer: Any) -> dict[str, Any]:
     return {
         "adapters": dict(sorted(shares.items(), key=lambda pair: -pair[1])),
         "prompt": [told(text, at) for at, text in enumerate(prompt)],
-        "tokens": [told(text, at) for at, text in enumerate(answer, one.length - 1)],
+        "tokens": [told(text, at) for at, text in enumerate(answer, one.before_answer)],
     }
+
+
+def _by_layer(choice: dict[str, Any], used: Used, layers: Sequence[str]) -> dict[str, Any]:
+    """A choice with the shares of each layer: of the whole answer, and of every token, None where a long one's are
+    not told."""
+    tokens, names = choice["tokens"], used["names"]
+    votes = used["layers"][: len(tokens)]
+    told = [[_shares(names, layer) for layer in token] for token in votes]
+    told += [None] * (len(tokens) - len(told))
+    whole = [
+        [sum(place) for place in zip(*(token[at] for token in votes), strict=True)] for at in range(len(layers))
+    ]
+    return choice | {
+        "layers": [
+            {"layer": layer, "adapters": _shares(names, each)} for layer, each in zip(layers, whole, strict=True)
+        ],
+        "tokens": [token | {"layers": each} for token, each in zip(tokens, told, strict=True)],
+    }
+
+
+def _shares(names: Sequence[str], votes: Sequence[int]) -> dict[str, float]:
+    """Of those that have any."""
+    asked = sum(votes)
+    # An answer without tokens has no votes at all.
+    return {name: round(one / asked, 4) for name, one in zip(names, votes, strict=False) if one}
 
 
 def _texts(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
