@@ -56,6 +56,10 @@ class Manager:
         """Add or update one, by the keys of adapters.yaml. Raises ApiError."""
         return await self._wish("POST", "/adapters", orjson.dumps(body))
 
+    async def test(self, name: str) -> dict[str, Any]:
+        """Its self-test once more; the adapter comes back with what was found. Raises ApiError."""
+        return await self._wish("POST", f"/adapters/{quote(name, safe='')}/test")
+
     async def remove(self, name: str) -> dict[str, Any]:
         """Returns when it is unloaded. Raises ApiError."""
         return await self._wish("DELETE", f"/adapters/{quote(name, safe='')}")

@@ -25,10 +25,11 @@ COMMANDS = """commands:
  of a stack that runs:
   list                 its adapters: state, version, slot, requests under way
   add NAME PATH        load, test and route to an adapter, or to a new version of one
+  test NAME            its self-test once more, while it serves
   remove NAME          stop routing to it, wait for its last answer, unload it
   reload               apply what was edited in adapters.yaml (SIGHUP does, too)
 
-init, list, add, remove and reload have a --help of their own"""
+init, list, add, test, remove and reload have a --help of their own"""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""`python -m serve list|add|remove|reload`: the adapters of a stack that runs."""
+"""`python -m serve list|add|test|remove|reload`: the adapters of a stack that runs."""
 
 from __future__ import annotations
 
@@ -59,6 +59,15 @@ def _add(manage: Manage, told: argparse.Namespace) -> None:
         print(f"{file}: adapters.{name} is written")
 
 
+def _test(manage: Manage, told: argparse.Namespace) -> None:
+    parts = manage.call("POST", f"/adapters/{quote(told.name, safe='')}/test")["adapters"]
+    tested = [one for one in parts if one["proof"]]  # no version that is broken anyway
+    for one in tested:
+        print(f"{one['name']}: version {one['version']}, {_found(one['proof'])}")
+    if problems := [f"{one['name']}: {one['proof']['problem']}" for one in tested if one["proof"]["problem"]]:
+        raise ControlError(409, "\n".join(problems))
+
+
 def _remove(manage: Manage, told: argparse.Namespace) -> None:
     if told.save:  # first: the file may have a reason to keep it
         file = Path(manage.call("GET", "/adapters")["file"])
@@ -75,6 +84,7 @@ def _reload(manage: Manage, _: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[Manage, argparse.Namespace], None]] = {
     "list": _list,
     "add": _add,
+    "test": _test,
     "remove": _remove,
     "reload": _reload,
 }
@@ -104,6 +114,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     adding.add_argument("--sampling", type=json.loads, metavar="JSON", help='such as {"temperature": 0.2}')
     adding.add_argument("--disclaimer", metavar="TEXT", help="told with every answer")
     adding.add_argument("--allow-pickle", action="store_true")
+    testing = commands.add_parser("test", parents=[common], help="the self-test once more, while it serves")
+    testing.add_argument("name")
     removing = commands.add_parser("remove", parents=[common], help="drain and unload an adapter")
     removing.add_argument("name")
     for each in (adding, removing):
@@ -131,6 +143,13 @@ class _Pairs(argparse.Action):
         else:
             pairs[key] = value
         setattr(namespace, self.dest, pairs)
+
+
+def _found(proof: dict[str, Any]) -> str:
+    """A self-test's numbers, all of them nats."""
+    told = f"{proof['differs']:.3g} nats from the base; its answers move by {proof['mixed']:.2g} in a mixed batch"
+    told = f"{told} and {proof['cached']:.2g} with the prefix cache, the base's by {proof['base_mixed']:.2g}"
+    return told if proof["reference"] is None else f"{told}; {proof['reference']:.2g} from PEFT's"
 
 
 def _table(adapters: Sequence[dict[str, Any]]) -> str:

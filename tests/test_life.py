@@ -310,6 +310,8 @@ def test_adapters_from_the_command_line(running: Running, guest: Path) -> None:
     assert [line.split()[:2] for line in shown.splitlines()[1:]] == [
         [name, "serving"] for name in (*WEIGHTS, "guest", "lag")
     ]
+    tested = serve(running, "test", "guest")
+    assert (tested.returncode, "nats from the base; its answers move by" in tested.stdout) == (0, True), tested
     saved = serve(running, "add", "guest", "--save")
     assert saved.returncode == 0, saved.stderr
     entry = yaml.safe_load(running.stack.file.read_text())["adapters"]["guest"]

@@ -12,8 +12,9 @@ import pytest
 
 from adapters import Adapter, Stack, load
 from serve.life.api import EngineError
-from serve.life.loader import Loaded, Recipe, Refused
+from serve.life.loader import Loaded, Recipe, Refused, Unknown
 from serve.life.manager import Manager
+from serve.life.prove import Proof
 from tests.conftest import LABELS, write_stack
 
 GUEST = Adapter(path="some/guest", label="gardens")
@@ -29,6 +30,7 @@ class Scripted:
         self.faults: dict[str, Callable[[], None]] = {}
         self.done: list[str] = []
         self.version = 1
+        self.proof = Proof(differs=3.0, mixed=1e-6, base_mixed=2e-6)
         self.busy = threading.Event()  # set: whatever is unloaded still answers somebody
         self.kept: set[str] = set()
 
@@ -43,6 +45,11 @@ class Scripted:
         if version != known:
             self.done.append(f"load {name}@{version}")
         return Loaded(version)
+
+    def test(self, _: Stack, name: str, version: str, __: Sequence[str]) -> Proof:
+        self.done.append(f"test {name}@{version}")
+        self.faults.get(name, lambda: None)()
+        return self.proof
 
     def compose(self, name: str, recipe: Recipe, known: str) -> str:
         raise NotImplementedError  # tests/test_libraries.py has them
@@ -209,3 +216,33 @@ def test_what_only_a_start_reads_is_told_and_not_taken(manager: Manager) -> None
 def test_the_base_takes_no_adapters_name(manager: Manager) -> None:
     with pytest.raises(Refused, match='the name "base" is taken'):
         manager.add("base", GUEST).result(10)
+
+
+def test_a_self_test_on_demand_tells_what_it_finds_and_changes_nothing_else(
+    manager: Manager, engine: Scripted
+) -> None:
+    manager.engine_ready().result(10)
+    manager.test("legal").result(10)
+    before = manager.listed()["adapters"][0]
+    assert (before["proof"]["differs"], before["reason"], engine.done[-1]) == (3.0, "", "test legal@1")
+    engine.proof = Proof(differs=0.0, mixed=0.0, base_mixed=0.0, problem="it does nothing")
+    manager.test("legal").result(10)
+    legal = manager.listed()["adapters"][0]
+    assert (legal["state"], legal["reason"]) == ("serving", "its last self-test failed: it does nothing")
+    assert "legal" in manager.changes(-1, "test")["up"]
+    with pytest.raises(Unknown, match='there is no adapter "nobody"'):
+        manager.test("nobody").result(10)
+
+
+def test_what_does_not_serve_is_not_tested(manager: Manager, engine: Scripted) -> None:
+    engine.faults["legal"] = raises(Refused("rank 64"))
+    manager.engine_ready().result(10)
+    with pytest.raises(Refused, match="legal does not serve"):
+        manager.test("legal").result(10)
+
+
+def test_an_engine_that_dies_in_a_self_test_is_not_said_to_serve(manager: Manager, engine: Scripted) -> None:
+    manager.engine_ready().result(10)
+    engine.faults["legal"] = manager.engine_lost
+    manager.test("legal").result(10)
+    assert states(manager)["legal"] == "configured"

@@ -169,3 +169,12 @@ def test_without_a_manager_the_routes_say_so(wiring: Any) -> None:
     with wiring(admin_key=hashlib.sha256(KEY.encode()).hexdigest()) as wire:
         status, answer, _ = wire.get("/admin/adapters", authorization=f"Bearer {KEY}")
         assert (status, answer["error"]["code"]) == (404, "no_manager")
+
+
+def test_a_self_test_is_for_the_admin_and_comes_back_with_its_result(up: Managed) -> None:
+    url = f"{up.url}/admin/adapters"
+    assert [ask(method, f"{url}/legal/test")[0] for method in ("POST", "DELETE")] == [401, 405]
+    status, answer = up.admin("POST", "/legal/test")
+    assert (status, "without log-probabilities" in answer["error"]["message"]) == (409, True)  # the fake, that is
+    status, answer = up.admin("POST", "/nobody/test")
+    assert (status, answer["error"]["message"][:27]) == (404, 'there is no adapter "nobody')

@@ -5,6 +5,7 @@
 | GET /adapters | `Manager.listed()` |
 | GET /changes?after=GENERATION&router=WHO | `Manager.changes()`, when there are any |
 | POST /adapters {"name", "path", "label"?, …} | the adapter, once it serves; 409 with the reason where it cannot |
+| POST /adapters/NAME/test | the adapter, with what its self-test found just now |
 | DELETE /adapters/NAME | when it is unloaded |
 | POST /reload | the lines of what was done |
 
@@ -91,11 +92,18 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.manager.changes(int(query["after"][0]), query["router"][0])
 
     def _posted(self) -> Any:
-        body = self._body()
-        if self.path == "/reload":
-            return {"done": _waited(self.server.manager.reload())}
-        if self.path != "/adapters":
-            return _unknown(self.path)
+        body, manager = self._body(), self.server.manager
+        match self.path.split("/")[1:]:
+            case ["adapters"]:
+                return self._added(body)
+            case ["adapters", name, "test"]:
+                _waited(manager.test(unquote(name)))
+                return {"adapters": self._parts(unquote(name))}
+            case ["reload"]:
+                return {"done": _waited(manager.reload())}
+        return _unknown(self.path)
+
+    def _added(self, body: dict[str, Any]) -> Any:
         manager = self.server.manager
         name, adapter = named_adapter(manager.known(body.get("name")) | body)
         if RESTRICTED in self.headers:
@@ -103,9 +111,13 @@ class _Handler(BaseHTTPRequestHandler):
             for part in (adapter, *asked.parts.values()):
                 manager.stack.allowed(part.path)
         _waited(manager.add(name, adapter))
-        listed = manager.listed()
-        parts = [one for one in listed["adapters"] if split(one["name"])[0] == name]
-        return {"file": listed["file"], "adapter": {"name": name} | manager.known(name), "adapters": parts}
+        file = str(manager.stack.file.resolve())
+        return {"file": file, "adapter": {"name": name} | manager.known(name), "adapters": self._parts(name)}
+
+    def _parts(self, name: str) -> list[dict[str, Any]]:
+        """The adapter, or its versions, as the list has them."""
+        listed = self.server.manager.listed()["adapters"]
+        return [one for one in listed if split(one["name"])[0] == name]
 
     def _deleted(self) -> Any:
         prefix, _, name = self.path.rpartition("/")

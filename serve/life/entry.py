@@ -23,7 +23,7 @@ class State(StrEnum):
 class Entry:
     """One adapter, or one of its weighted versions. `adapter` is what adapters.yaml or a request says of it;
     `version`, the first digits of its files' SHA-256, is what answers ("": nothing does); `unrouted` is what
-    of it LAG leaves out."""
+    of it LAG leaves out; `size_bytes` that of its files."""
 
     name: str
     adapter: Adapter
@@ -33,6 +33,7 @@ class Entry:
     rank: int | None = None
     proof: Proof | None = None
     unrouted: str = ""
+    size_bytes: int | None = None
 
     @property
     def routable(self) -> bool:

@@ -26,13 +26,15 @@ class Unknown(Refused):
 @dataclass(frozen=True)
 class Loaded:
     """`version` is in the engine and may be published; `proof` is None where nothing was loaded anew, or where
-    `note` says why nothing could be tested. `unrouted`: what of it LAG leaves out, so it joins no library."""
+    `note` says why nothing could be tested. `unrouted`: what of it LAG leaves out, so it joins no library.
+    `size_bytes`: of its files, where they are here."""
 
     version: str
     rank: int | None = None
     proof: Proof | None = None
     note: str = ""
     unrouted: str = ""
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ class Loader(Protocol):
         `proven` ("": none) is a version whose copy is taken instead of the files as they are now. `beside` names
         adapters to share a batch with. Raises Refused, and leaves nothing loaded then.
         """
+
+    def test(self, stack: Stack, name: str, version: str, beside: Sequence[str]) -> Proof:
+        """Test the version that answers under `name` once more; `beside` names adapters to share a batch with."""
 
     def compose(self, name: str, recipe: Recipe, known: str) -> str:
         """Load and test a virtual adapter, of which the version `known` ("": none) answers already; its version.

@@ -25,6 +25,7 @@ from serve.life.entry import Entry, State
 from serve.life.jobs import Jobs
 from serve.life.libraries import MOST_DEATHS, Libraries
 from serve.life.loader import Loader, Refused, Unknown
+from serve.life.retest import retest
 from serve.life.table import Table
 
 TAKE_IN_S = 5.0
@@ -82,6 +83,11 @@ class Manager:
     def remove(self, name: str) -> Future[None]:
         """Stop routing, drain, unload. The future is set when it is unloaded; it fails with Unknown."""
         return self._jobs.do(lambda: self._remove(name))
+
+    def test(self, name: str) -> Future[None]:
+        """Its self-test once more; `listed` has the result. The future fails with Unknown, or what stands in the
+        way."""
+        return self._jobs.do(lambda: self._test(name))
 
     def reload(self) -> Future[list[str]]:
         """Read the stack's file again: add, update and remove what it changes. The lines say what was done.
@@ -184,7 +190,7 @@ class Manager:
         serving = old if old and old.routable else None
         self._table.set(replace(serving, state=State.LOADING) if serving else Entry(name, adapter, State.LOADING))
         started = time.monotonic()
-        beside = [entry.name for entry in self._table.all() if entry.name != name and entry.routable]
+        beside = self._table.beside(name)
         try:
             if self._deaths[name] >= MOST_DEATHS:
                 advice = f"python -m serve add {split(name)[0]} tries again"
@@ -204,16 +210,23 @@ class Manager:
             self._table.set(replace(serving, adapter=adapter, reason=""))
             return []
         new = Entry(name, adapter, State.SERVING, loaded.note, loaded.version, loaded.rank, loaded.proof)
-        self._table.set(replace(new, unrouted=loaded.unrouted))
+        self._table.set(replace(new, unrouted=loaded.unrouted, size_bytes=loaded.size_bytes))
         self._proven[name] = loaded.version
         self._deaths.pop(name, None)
         gap = f", {loaded.proof.differs:.3g} nats from the base" if loaded.proof else ""
         self._say(f"{name}: serving version {loaded.version} after {time.monotonic() - started:.1f} s{gap}")
         return [(name, serving.version)] if serving else []
 
-    def _remove(self, name: str) -> Future[None]:
+    def _there(self, name: str) -> None:
         if name not in self._adapters:
             raise Unknown(f'there is no adapter "{name}"; there are {", ".join(self._adapters) or "none"}')
+
+    def _test(self, name: str) -> None:
+        self._there(name)
+        retest(self._table, self._loader, self._stack, name)
+
+    def _remove(self, name: str) -> Future[None]:
+        self._there(name)
         with self._board.changing():
             del self._adapters[name]
         return self._leave(self._table.of(name))

@@ -53,7 +53,12 @@ class OwnEngine:
                 raise Refused("; ".join(errors))
             self._load(copy.name, lambda: self._api.load(copy.name, str(copy)))
         proof = self._tested(stack, copy, beside)
-        return Loaded(version, rank, proof, unrouted=unrouted(copy))
+        size_bytes = sum(file.stat().st_size for file in copy.iterdir())
+        return Loaded(version, rank, proof, unrouted=unrouted(copy), size_bytes=size_bytes)
+
+    def test(self, stack: Stack, name: str, version: str, beside: Sequence[str]) -> Proof:
+        """Under the name by which everybody asks for it."""
+        return self._proof(stack, name, self._copies / f"{name}@{version}", beside)
 
     def compose(self, name: str, recipe: Recipe, known: str) -> str:
         """Load and test it. Raises Refused for a library that has lost too many."""
@@ -121,17 +126,20 @@ class OwnEngine:
         self._api.publish(adapter, adapter)
 
     def _tested(self, stack: Stack, copy: Path, beside: Sequence[str]) -> Proof:
-        args = stack.engine_args
-        exact = args.get("dtype") in ("float", "float32") and not args.get("quantization")
-        judge = partial(peft, str(stack.base_ref()), str(copy)) if stack.engine.compare_peft else None
         try:
-            proof = prove(self._api, stack.base.name, copy.name, beside, exact, judge)
+            proof = self._proof(stack, copy.name, copy, beside)
             if proof.problem:
                 raise Refused(proof.problem)
         except (Refused, EngineError):
             self._undo(copy.name)
             raise
         return proof
+
+    def _proof(self, stack: Stack, name: str, copy: Path, beside: Sequence[str]) -> Proof:
+        args = stack.engine_args
+        exact = args.get("dtype") in ("float", "float32") and not args.get("quantization")
+        judge = partial(peft, str(stack.base_ref()), str(copy)) if stack.engine.compare_peft else None
+        return prove(self._api, stack.base.name, name, beside, exact, judge)
 
     def _undo(self, adapter: str) -> None:
         """Of a load; an engine that is dead has undone it already."""

@@ -9,7 +9,7 @@ from adapters import Stack
 from serve.life.answers import Untestable
 from serve.life.api import EngineApi, EngineError
 from serve.life.loader import Loaded, Recipe, Refused
-from serve.life.prove import answers, prove
+from serve.life.prove import Proof, answers, prove
 
 VERSION = "remote"
 """Of all of them: what the files are, their own machine knows."""
@@ -36,12 +36,16 @@ class RemoteEngine:
         """Test what the engine serves under that name. Raises Refused where it does not, or is wrong."""
         self._there(name, f"start it with --lora-modules {name}=…, then python -m serve reload")
         try:
-            proof = prove(self._api, stack.base.name, name, beside, exact=False)
+            proof = self.test(stack, name, VERSION, beside)
         except Untestable as error:
             return Loaded(VERSION, note=f"not tested: {error}")
         if proof.problem:
             raise Refused(proof.problem)
         return Loaded(VERSION, proof=proof)
+
+    def test(self, stack: Stack, name: str, version: str, beside: Sequence[str]) -> Proof:  # noqa: ARG002
+        """Raises Untestable where the engine tells no log-probabilities."""
+        return prove(self._api, stack.base.name, name, beside, exact=False)
 
     def compose(self, name: str, recipe: Recipe, known: str) -> str:  # noqa: ARG002
         """Whatever it is made of there."""

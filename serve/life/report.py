@@ -31,11 +31,18 @@ def listed(
 
 def _entry(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
     """One adapter, or weighted version."""
-    own = {"name": entry.name, "state": entry.state, "reason": entry.reason, "version": entry.version}
+    own = {"name": entry.name, "state": entry.state, "reason": _reason(entry), "version": entry.version}
     where = held.get(f"{entry.name}@{entry.version}", {})
     proof = None if entry.proof is None else vars(entry.proof)
     told = entry.adapter.model_dump(mode="json", exclude={"versions"})
-    return own | told | {"rank": entry.rank, "proof": proof} | {key: where.get(key) for key in HELD}
+    known = {"rank": entry.rank, "size_bytes": entry.size_bytes, "proof": proof}
+    return own | told | known | {key: where.get(key) for key in HELD}
+
+
+def _reason(entry: Entry) -> str:
+    """Of one that serves, what a later self-test has found; such an adapter was sound when it was loaded."""
+    found = entry.proof.problem if entry.proof else ""
+    return entry.reason or (found and f"its last self-test failed: {found}")
 
 
 def _virtual(one: Virtual, held: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Table:
         """Its one entry, or those of its versions."""
         return [entry for entry in self.all() if split(entry.name)[0] == adapter]
 
+    def beside(self, name: str) -> list[str]:
+        """The other ones that may have traffic."""
+        return [entry.name for entry in self.all() if entry.name != name and entry.routable]
+
     def set(self, *entries: Entry) -> None:
         """New ones, or other states of known ones."""
         with self._board.changing():
