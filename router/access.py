@@ -106,7 +106,9 @@ class Keys:
     def admin(self, request: Request) -> None:
         """Raises Unauthorized or Forbidden unless the admin key is given."""
         if not self._admin:
-            raise Forbidden("this needs an admin key, and the stack has none (router.admin_key)")
+            raise Forbidden(
+                "this needs an admin key, and the stack has none (router.admin_key)", code="no_admin_key"
+            )
         given = _given(request)
         if not given:
             raise Unauthorized("the admin key is needed: Authorization: Bearer …")

@@ -64,6 +64,9 @@ class Admin:
                 await self._waited(request, self._manages().add(body))
             case "/admin/adapters", _:
                 await self._waited(request, self._manages().adapters())
+            case path, "POST":
+                name = unquote(path.removeprefix("/admin/adapters/").removesuffix("/test"))
+                await self._waited(request, self._manages().test(name))
             case path, _:
                 name = unquote(path.removeprefix("/admin/adapters/"))
                 await self._waited(request, self._manages().remove(name))
@@ -93,12 +96,15 @@ class Admin:
         return self._manager
 
     async def decisions(self, query_string: str) -> bytes:
-        """`GET /admin/decisions?limit=50&request_id=…`: the newest first, as JSON."""
+        """`GET /admin/decisions?limit=50&request_id=…&feedback=1`: the newest first, as JSON; with the last, those
+        alone of which somebody said something."""
         query = parse_qs(query_string)
         limit = query.get("limit", ["50"])[-1]
         if not limit.isdecimal() or len(limit) > LONGEST_NUMBER or not 1 <= int(limit) <= MOST:
             raise BadRequest(f'"limit" must be a number from 1 to {MOST}', param="limit")
-        rows = self._kept().recent(int(limit), query.get("request_id", [None])[-1])
+        if (judged := query.get("feedback", [""])[-1]) not in ("", "1"):
+            raise BadRequest('"feedback" must be 1, or left out', param="feedback")
+        rows = self._kept().recent(int(limit), query.get("request_id", [None])[-1], judged=bool(judged))
         return orjson.dumps({"decisions": await asyncio.wrap_future(rows)})
 
     async def feedback(self, body: dict[str, Any], client: Client, now: float) -> dict[str, Any]:

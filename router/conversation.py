@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -96,18 +96,33 @@ def combine(
     if len(turns) == 1 and system is None:
         return Combined(_ranked(last), kept=False)  # the usual request, spared the arithmetic
     scores, before = last, dict[str, float]()
-    sums, total = dict.fromkeys(last, 0.0), 0.0
-    for text, turn in zip(words.turns, turns, strict=True):
-        weight = max(substance(text), LEAST)
-        total = weight + (1 - weight) * total
-        sums = {name: weight * _log(turn.get(name, 0.0)) + (1 - weight) * sums[name] for name in sums}
-        if len(turns) > 1:
-            before, scores = scores, _normal({name: math.exp(value / total) for name, value in sums.items()})
+    if len(turns) > 1:
+        scores = _average(turns, weights(words.turns), last)
+        before = _average(turns[:-1], weights(words.turns[:-1]), last)
     if system is not None:
         share = rules.system_weight
         scores = {name: (1 - share) * p + share * system.get(name, 0.0) for name, p in scores.items()}
     ranked = _ranked(scores)
     return Combined(ranked, _kept(ranked, last, before, rules.policy))
+
+
+def weights(turns: Sequence[str]) -> list[float]:
+    """How much each turn counts in the decision, by its words; they sum to 1."""
+    shares, left = list[float](), 1.0
+    for text in reversed(turns):
+        own = max(substance(text), LEAST)
+        shares.append(own * left)
+        left *= 1 - own
+    return [share / sum(shares) for share in reversed(shares)]
+
+
+def _average(
+    turns: Sequence[Mapping[str, float]], shares: Sequence[float], names: Iterable[str]
+) -> dict[str, float]:
+    counted = list(zip(shares, turns, strict=True))
+    return _normal(
+        {name: math.exp(sum(share * _log(turn.get(name, 0.0)) for share, turn in counted)) for name in names}
+    )
 
 
 def _ranked(scores: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -26,13 +26,22 @@ from router.tags import HEADER
 
 
 @dataclass(frozen=True)
+class Grounds:
+    """How the texts of a request were judged, turn by turn; `system` is None where no system prompt counts."""
+
+    words: Words
+    turns: Sequence[Judged]
+    system: Judged | None
+
+
+@dataclass(frozen=True)
 class Routed:
     """A decision together with what it was made from. One that is known already is the same object each time.
 
     `text` is the user's last turn, where `router.log_prompts` allows it to be kept; `text_sha256` always. `texts`:
     how many the request has, its turns and its system prompt; those beside `text` are in `earlier`, as JSON, where
     they may be kept. `judged_by`: the signature of who judged the last turn. `part`: the name under which the
-    engine has the version that answers, where the adapter has versions.
+    engine has the version that answers, where the adapter has versions. `grounds`: not of what is known already.
     """
 
     decision: Decision
@@ -45,6 +54,7 @@ class Routed:
     earlier: str | None = None
     judged_by: str | None = None
     part: str = ""
+    grounds: Grounds | None = None
 
     @property
     def by_choice(self) -> bool:
@@ -93,18 +103,33 @@ class Decider:
         self._roster, self._catalog = roster, catalog
         self._keep_text = stack.router.log_prompts
 
-    async def decide(self, request: Request, body: Mapping[str, Any], client: Client) -> Routed:
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """By classifier, in the order in which they are asked."""
+        return self._roster.lineup.scorer.thresholds
+
+    async def decide(
+        self, request: Request, body: Mapping[str, Any], client: Client, under: Mapping[str, float] | None = None
+    ) -> Routed:
         """Raises BadRequest for a model that is no name or a tag that does not exist, NotFound, Forbidden.
 
         Adapters that came or went while a classifier was asked are seen: none is chosen that is gone by then.
+        `under` is a dry run's, which is told the grounds: the thresholds, by classifier, that it wants changed.
         """
         while True:
             lineup = self._roster.lineup
-            routed = await self._decided(lineup, request, body, client)
+            routed = await self._decided(lineup, request, body, client, under)
             if lineup is self._roster.lineup:
                 return routed
 
-    async def _decided(self, lineup: Lineup, request: Request, body: Mapping[str, Any], client: Client) -> Routed:
+    async def _decided(
+        self,
+        lineup: Lineup,
+        request: Request,
+        body: Mapping[str, Any],
+        client: Client,
+        under: Mapping[str, float] | None,
+    ) -> Routed:
         name = body.get("model")
         if not isinstance(name, str):
             names = ", ".join(self._catalog.names(client))
@@ -117,7 +142,8 @@ class Decider:
         adapters = lineup.tags.narrow(self._catalog.adapters(client), wanted)
         # A virtual model carries no tags: where they are asked for it is left out, as an adapter without them is.
         unsure = self._unsure if not wanted and self._unsure in self._catalog.virtual(client) else None
-        return self._versioned(await self._choose(lineup, body, Among((self._base, *adapters), unsure)), body)
+        among = Among((self._base, *adapters), unsure)
+        return self._versioned(await self._choose(lineup, body, among, under), body)
 
     def _versioned(self, routed: Routed, body: Mapping[str, Any]) -> Routed:
         """Of an adapter with versions, the one that this conversation has all along."""
@@ -126,17 +152,19 @@ class Decider:
             return routed
         return replace(routed, part=pick(parts, f"{routed.decision.model}\n{opening(body)}"))
 
-    async def _choose(self, lineup: Lineup, body: Mapping[str, Any], among: Among) -> Routed:
+    async def _choose(
+        self, lineup: Lineup, body: Mapping[str, Any], among: Among, under: Mapping[str, float] | None
+    ) -> Routed:
         words = read(body)
         if not words.turns:
             return Routed(Decision(self._base, None, Reason.NO_TEXT))
         key, decided = (words.digest(), among), lineup.decided
-        known: Routed | None = decided.get(key)
+        known: Routed | None = decided.get(key) if under is None else None  # which has no grounds any more
         if known:
             return known
-        routed = await self._judge(lineup.scorer, words, among)
-        if routed.scores and decided.maxsize:
-            decided[key] = replace(routed, classify_ms=0.0, cached=True)
+        routed = await self._judge(lineup.scorer.under(under) if under else lineup.scorer, words, among)
+        if routed.scores and decided.maxsize and not under:
+            decided[key] = replace(routed, classify_ms=0.0, cached=True, grounds=None)
         return routed
 
     async def _judge(self, scorer: Scorer, words: Words, among: Among) -> Routed:
@@ -153,11 +181,13 @@ class Decider:
             return self._unjudged(
                 Reason.CLASSIFIER_TIMEOUT if timeout else Reason.CLASSIFIER_ERROR, words, waited_ms
             )
-        turns, system = (judged[:-1], judged[-1].scores) if with_system else (judged, None)
+        turns, system = (judged[:-1], judged[-1]) if with_system else (judged, None)
         rules = Rules(Policy(self._base, turns[-1].threshold, among.unsure), self._system_weight)
-        decision, scores = conclude(words, [turn.scores for turn in turns], system, rules)
-        cached, by = all(one.cached for one in judged), turns[-1].signature
-        return Routed(decision, scores, _waited_ms(judged), cached, *self._logged(words), judged_by=by)
+        of_system = system.scores if system else None
+        decision, scores = conclude(words, [turn.scores for turn in turns], of_system, rules)
+        cached, by, grounds = all(one.cached for one in judged), turns[-1].signature, Grounds(words, turns, system)
+        told = self._logged(words)
+        return Routed(decision, scores, _waited_ms(judged), cached, *told, judged_by=by, grounds=grounds)
 
     def _unjudged(self, reason: Reason, words: Words, waited_ms: float = 0.0) -> Routed:
         return Routed(Decision(self._base, None, reason), {}, waited_ms, False, *self._logged(words))

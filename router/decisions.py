@@ -82,11 +82,16 @@ class DecisionLog:
 
         return self._run(store)
 
-    def recent(self, limit: int, request_id: str | None = None) -> Future[list[dict[str, Any]]]:
-        """The newest rows first, each with its feedback; only one request's where it is named."""
+    def recent(
+        self, limit: int, request_id: str | None = None, judged: bool = False
+    ) -> Future[list[dict[str, Any]]]:
+        """The newest rows first, each with its feedback; only one request's where it is named, and only those that
+        have feedback where they must be `judged`."""
 
         def read(database: sqlite3.Connection) -> list[dict[str, Any]]:
-            which = "where request_id = :id" if request_id else ""
+            those = ["request_id = :id"] * bool(request_id)
+            those += ["request_id in (select request_id from feedback)"] * judged
+            which = f"where {' and '.join(those)}" if those else ""
             rows = database.execute(
                 f"select * from decisions {which} order by rowid desc limit :limit",
                 {"id": request_id, "limit": limit},

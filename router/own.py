@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from adapters import AUTO, Stack
+from router import dry_run
 from router.access import Client, Keys, Limits
 from router.admin import Admin
 from router.asgi import Request
@@ -29,7 +30,7 @@ METHODS = {
     "/admin/decisions": ("GET",),
     "/admin/adapters": ("GET", "POST"),
 }
-ONE_MODEL, ONE_ADAPTER = "/v1/models/", "/admin/adapters/"
+ONE_MODEL, ONE_ADAPTER, TEST = "/v1/models/", "/admin/adapters/", "/test"
 SUBJECTS = ("text", *(field for endpoint in ENDPOINTS.values() for field in endpoint.needs))
 """Fields of which a dry run needs one."""
 
@@ -50,7 +51,7 @@ class Own:
         occupancy: Occupancy,
     ) -> None:
         self._body_limit = int(stack.router.max_body_mb * 2**20)
-        self._within_s = stack.router.answer_timeout_s
+        self._within_s, self._system_weight = stack.router.answer_timeout_s, stack.router.system_weight
         self._limits = limits
         self._keys, self._engine, self._catalog, self._decider = keys, engine, catalog, decider
         self._admin, self._ledger, self._occupancy = admin, ledger, occupancy
@@ -110,23 +111,19 @@ class Own:
     async def _dry_run(self, request: Request, body: dict[str, Any], client: Client) -> dict[str, Any]:
         if not isinstance(body.get("text", ""), str) or not any(field in body for field in SUBJECTS):
             raise BadRequest('give a "text", or the body of a chat or completion request', param="text")
+        usual = self._decider.thresholds
+        under = dry_run.asked(body, usual)
         await self._engine.up(0)
-        routed = await self._decider.decide(request, {"model": AUTO} | body, client)
-        return {
-            "model": routed.decision.model,
-            "score": routed.decision.score,
-            "reason": routed.decision.reason,
-            "scores": routed.scores,
-            "classify_ms": round(routed.classify_ms, 2),
-            "cached": routed.cached,
-        }
+        routed = await self._decider.decide(request, {"model": AUTO} | body, client, under)
+        return dry_run.answer(routed, usual | under, self._system_weight)
 
 
 def _allowed(request: Request) -> None:
     """Raises NotFound or MethodNotAllowed."""
     path, methods = request.path, METHODS.get(request.path)
     if methods is None and path.startswith((ONE_MODEL, ONE_ADAPTER)):
-        methods = ("GET",) if path.startswith(ONE_MODEL) else ("DELETE",)
+        tested = path.startswith(ONE_ADAPTER) and path.endswith(TEST)
+        methods = ("GET",) if path.startswith(ONE_MODEL) else ("POST",) if tested else ("DELETE",)
     if methods is None:
         raise NotFound(f"there is no {path} here", code="unknown_route")
     if request.method not in methods and (request.method != "HEAD" or "GET" not in methods):

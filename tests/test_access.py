@@ -175,7 +175,7 @@ def test_the_admin_key_opens_what_others_do_not(guarded: Wire) -> None:
 
 def test_without_an_admin_key_the_admin_routes_are_closed(wire: Wire) -> None:
     status, body, _ = wire.get("/admin/decisions")
-    assert (status, body["error"]["code"]) == (403, "not_allowed")
+    assert (status, body["error"]["code"]) == (403, "no_admin_key")
     assert "router.admin_key" in body["error"]["message"]
     assert wire.get("/metrics")[0] == 200
 

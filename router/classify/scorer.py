@@ -20,13 +20,14 @@ from router.classify.batcher import Batcher, Bounds
 @dataclass(frozen=True)
 class Judged:
     """Probabilities of the candidates, best first; the threshold of the classifier that gave them; how long they
-    were waited for (ms); whether all was known; what `signature` says of them."""
+    were waited for (ms); whether all was known; what `signature` says of them; `by` which classifier."""
 
     scores: Mapping[str, float]
     threshold: float
     ms: float
     cached: bool
     signature: str | None = None
+    by: str = ""
 
 
 class Calibrated(Protocol):
@@ -46,6 +47,7 @@ class Stage:
     temperature: float
     threshold: float
     signature: str | None = None
+    name: str = ""
 
 
 def first_sure(
@@ -83,8 +85,21 @@ class Scorer:
             own = bounds if classifier.batches else replace(bounds, size=1)
             batcher = Batcher(classifier, own, digest(stack, name))
             signed = signature(stack, names[:place])
-            stages.append(Stage(batcher, calibration.temperature, calibration.threshold or 0.0, signed))
+            stages.append(Stage(batcher, calibration.temperature, calibration.threshold or 0.0, signed, name))
         return cls(stages, router.classify_timeout_s)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """By classifier, in the order in which they are asked."""
+        return {stage.name: stage.threshold for stage in self._stages}
+
+    def under(self, thresholds: Mapping[str, float]) -> Scorer:
+        """The same classifiers, with all that they know by now, as they would choose under other thresholds."""
+        stages = [
+            replace(stage, threshold=thresholds.get(stage.name, stage.threshold), signature=None)
+            for stage in self._stages
+        ]
+        return Scorer(stages, self._timeout_s)
 
     async def judge(self, texts: Sequence[str], candidates: Sequence[str]) -> list[Judged]:
         """All texts of one request, within the time of one. Raises TimeoutError or ClassifierError."""
@@ -123,7 +138,7 @@ class Scorer:
 
     def _judged(self, index: int, scores: Mapping[str, float], ms: float, cached: bool) -> Judged:
         stage = self._stages[index]
-        return Judged(scores, stage.threshold, ms, cached, stage.signature)
+        return Judged(scores, stage.threshold, ms, cached, stage.signature, stage.name)
 
 
 def digest(stack: Stack, name: ClassifierName) -> bytes:
