@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, sync_playwright
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, TimeoutError, sync_playwright
 
+from tests.servers import free_port
+
+ROOT = Path(__file__).parent.parent
+SCREENSHOTS = ROOT / ".run" / "screenshots"
 CHROMIUM = shutil.which("chromium") or ""
+needs_browser = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed (apt install chromium)")
 ARGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -66,6 +78,30 @@ def browsing() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
+def ui_over(router_url: str, port: int | None = None, key: str = "none") -> Iterator[str]:
+    """`python -m ui` as a process of its own, until the block ends; it must end soon after SIGTERM."""
+    command = [sys.executable, "-m", "ui", "--router", router_url, "--port", str(port or free_port())]
+    environment = {**os.environ, "LORA_SELECT_API_KEY": key}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout
+            started = process.stdout.readline()
+            assert started.startswith("ui: http://127.0.0.1:"), started
+            yield started.split()[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+
+
+@contextlib.contextmanager
+def browsing_at(browser: Browser) -> Iterator[Page]:
+    """An empty window, for a page whose server goes away: what its scripts complain of is not looked at."""
+    context = browser.new_context(**LAPTOP)
+    yield context.new_page()
+    context.close()
+
+
+@contextlib.contextmanager
 def page_at(browser: Browser, url: str, **look: Any) -> Iterator[Page]:
     """The page, loaded, in a window of its own. Fails if it asked anything of another host or threw."""
     context: BrowserContext = browser.new_context(**(look or LAPTOP))
@@ -88,6 +124,16 @@ def models(page: Page) -> list[str]:
     return page.locator("#ls-model label").all_inner_texts()
 
 
+def tab(page: Page, name: str) -> None:
+    """Open one of the page's tabs; where a window is too narrow for all, the last ones stand behind a button."""
+    page.get_by_role("tab").first.wait_for()
+    if not page.get_by_role("tab", name=name, exact=True).is_visible():
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown button").get_by_text(name, exact=True).click()
+    else:
+        page.get_by_role("tab", name=name, exact=True).click()
+
+
 def choose(page: Page, label: str) -> None:
     """Pick who answers."""
     page.locator("#ls-model label").get_by_text(label, exact=True).click()
@@ -95,8 +141,8 @@ def choose(page: Page, label: str) -> None:
 
 
 def set_number(page: Page, label: str, value: float) -> None:
-    """Type into one of the unfolded settings. A slider just drawn falls back to its default once: type again."""
-    box = page.get_by_label(f"number input for {label}")
+    """Type into a number's box or a slider's. A slider just drawn falls back to its default once: type again."""
+    box = page.get_by_label(f"number input for {label}").or_(page.get_by_label(label, exact=True)).first
     for _ in range(10):
         box.fill(str(value))
         box.press("Tab")
@@ -116,6 +162,24 @@ def send(page: Page, question: str) -> None:
             sent.wait_for(timeout=2000)
             return
     raise AssertionError(f"not sent: {question}")
+
+
+def button(page: Page, label: str) -> Locator:
+    """The last of the chat's own small buttons of that name."""
+    return page.locator(f'#ls-talk button[aria-label="{label}"]').last
+
+
+def questions(page: Page) -> list[str]:
+    """What stands in the conversation from the reader's side."""
+    return page.locator("#ls-talk .user-row").all_inner_texts()
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 10) -> bool:
+    """Whether it holds before long."""
+    deadline = time.monotonic() + within_s
+    while not (held := holds()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return held
 
 
 def ask(page: Page, question: str, timeout_s: float = 60) -> Seen:

@@ -17,8 +17,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BASE = "demo-base"
+TAGS = {"legal": {"audience": ["student"]}, "medical": {"audience": ["patient", "student"]}}
 HOSTILE = "<img src=x onerror=window.hacked=1> {{hacked}} ${hacked}"
 ANSWER = "This is an answer that comes in word by word so that a reader can watch it grow"
+HELD = "This is an answer that comes"
+LONG_ANSWER = " ".join(f"w{number}" for number in range(20_000))
 DISCLAIMER = f"Ask a doctor; fragt einen Arzt; 请咨询医生 {HOSTILE}"
 JUNK_ANSWER = f"{HOSTILE} **not bold** <script>window.hacked=1</script> ![x](http://example.com/x.png)"
 
@@ -32,11 +35,16 @@ class FakeRouter:
     requests: list[dict[str, Any]] = field(default_factory=list)
     given_up: int = 0
     """Streams whose client went away before the end."""
+    go: threading.Event = field(default_factory=threading.Event)
+    """An answer to a question with "hold" comes as far as HELD until this is set."""
+    keys: set[str] = field(default_factory=set)
+    """What clients gave as their key."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         body = await _body(receive)
+        self.keys |= {value.decode() for name, value in scope["headers"] if name == b"authorization"}
         match (scope["method"], scope["path"]):
             case ("GET", "/v1/models"):
                 await _json(send, 200, _models(self.adapters))
@@ -56,7 +64,7 @@ class FakeRouter:
             return
         if "slow start" in question:
             await asyncio.sleep(1)
-        text = JUNK_ANSWER if "hostile" in question else ANSWER
+        text = _text(question)
         await _start(send, 200, b"text/event-stream", headers)
         gone = asyncio.create_task(_gone(receive))
         for number, word in enumerate(text.split(" ")):
@@ -69,7 +77,9 @@ class FakeRouter:
                 self.given_up += 1
                 return
             await _event(send, _chunk(word if number == 0 else f" {word}"))
-            await asyncio.sleep(self.word_s)
+            await asyncio.sleep(0 if "long" in question else self.word_s)
+            while number == 5 and "hold" in question and not (self.go.is_set() or gone.done()):
+                await asyncio.sleep(0.02)
         else:
             await _event(send, _chunk("", "length" if request["max_tokens"] < 10 else "stop"))
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
@@ -77,11 +87,17 @@ class FakeRouter:
         await send({"type": "http.response.body", "body": b""})
 
 
+def _text(question: str) -> str:
+    return JUNK_ANSWER if "hostile" in question else LONG_ANSWER if "long" in question else ANSWER
+
+
 def _models(adapters: tuple[str, ...]) -> dict[str, Any]:
-    def model(name: str, **more: str) -> dict[str, Any]:
+    def model(name: str, **more: Any) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": 0, "owned_by": "lora-select", **more}
 
-    served = [model(name, parent=BASE) for name in adapters]
+    served = [
+        model(name, parent=BASE, lora_select={"kind": "adapter", "tags": TAGS.get(name, {})}) for name in adapters
+    ]
     return {"object": "list", "data": [model("auto"), model(BASE, root=BASE), *served]}
 
 

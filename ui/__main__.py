@@ -7,6 +7,7 @@ import signal
 import sys
 
 import adapters
+from ui.lean import lean
 
 
 def main() -> int:
@@ -21,7 +22,8 @@ def main() -> int:
     listen = stack.ui if stack else adapters.Ui()
     router = flags.router or (stack.router_url if stack else "")
     host, port = flags.host or listen.host, flags.port or listen.port
-    from ui import app, page  # only now: Gradio takes seconds to import
+    with lean():
+        from ui import app, page  # only now: Gradio takes seconds to import
     from ui.client.connect import connect
 
     try:

@@ -11,7 +11,7 @@ import gradio as gr
 import openai
 
 from ui.client.connect import explain, router_url
-from ui.client.models import models
+from ui.client.models import offer
 from ui.parts.html import notice
 from ui.shared import HIDDEN, Page
 from ui.tabs import adapters, chat, compare, dashboard, feedback, lag, why
@@ -32,26 +32,26 @@ TABS: dict[str, ModuleType] = {
 def create_app(client: openai.AsyncOpenAI, title: str = TITLE) -> gr.Blocks:
     """The page over one router. Nothing is asked of it before a browser loads the page."""
     with gr.Blocks(title=title, analytics_enabled=False, fill_height=True) as app:
-        page = Page(client, models=gr.State(()), admin_key=gr.State(""))
+        page = Page(app, client, models=gr.State(()), tags=gr.State({}), admin_key=gr.State(""))
         gr.HTML(f"<h1>{escape(title)}</h1><p>{escape(SUBTITLE)}</p>", elem_id="ls-title")
         status = gr.HTML(visible=False, elem_id="ls-status")
         with gr.Tabs(elem_id="ls-tabs"):
             for name, tab in TABS.items():
                 with gr.Tab(name, id=name.lower(), elem_id=f"ls-tab-{name.lower()}"):
                     tab.create(page)
-        app.load(offering(client), None, [page.models, status], **HIDDEN)
+        app.load(offering(client), None, [page.models, page.tags, status], **HIDDEN)
     return app
 
 
-def offering(client: openai.AsyncOpenAI) -> Callable[[], Awaitable[tuple[Any, Any]]]:
-    """The handler that asks the router, on each page load, which models there are."""
+def offering(client: openai.AsyncOpenAI) -> Callable[[], Awaitable[tuple[Any, Any, Any]]]:
+    """The handler that asks the router, on each page load, which models and tags there are."""
 
-    async def offer() -> tuple[Any, Any]:
+    async def ask() -> tuple[Any, Any, Any]:
         try:
-            offered = await models(client)
+            offered = await offer(client)
         except (openai.OpenAIError, ValueError) as error:
             sentence = f"{explain(error, router_url(client))} Reload this page once it is up."
-            return gr.skip(), gr.HTML(notice(sentence, error=True), visible=True)
-        return tuple(offered), gr.HTML(visible=False)
+            return gr.skip(), gr.skip(), gr.HTML(notice(sentence, error=True), visible=True)
+        return offered.models, offered.tags, gr.HTML(visible=False)
 
-    return offer
+    return ask

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-STYLE = Path(__file__).with_name("style")
+STYLE, SCRIPT = (Path(__file__).with_name(folder) for folder in ("style", "script"))
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 POLICY = "; ".join(
@@ -51,15 +51,22 @@ def start(app: gr.Blocks, host: str, port: int) -> None:
         server_name=host,
         server_port=port,
         theme=theme(),
+        head=script(),
         css_paths=[STYLE / "base.css", *sorted(STYLE.glob("[!b]*.css"))],  # what tabs share, then one file a tab
         app_kwargs={"middleware": [Middleware(OwnHostOnly)]},
         footer_links=[],
+        run_history=False,  # Gradio would keep what was typed, keys too, in the browser
         prevent_thread_lock=True,
         quiet=True,
         share=False,
         ssr_mode=False,
         pwa=False,
     )
+
+
+def script() -> str:
+    """What the page's own JavaScript adds to its head."""
+    return "".join(f"<script>{file.read_text(encoding='utf-8')}</script>" for file in sorted(SCRIPT.glob("*.js")))
 
 
 def theme() -> gr.themes.Base:
@@ -71,4 +78,10 @@ def theme() -> gr.themes.Base:
         font=SANS,
         font_mono=MONO,
     )
-    return default.set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
+    return default.set(
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",  # white is legible on it, and under the pointer, too
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import openai
@@ -16,17 +17,19 @@ from ui.client.decision import Decision, read_decision
 
 SCORES_TIMEOUT_S = 5
 REDRAW_S = 0.05
-"""The page redraws the whole answer each time; twenty times a second looks like streaming."""
+"""The page redraws an answer as it grows; twenty times a second looks like streaming."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of an answer so far; `error` is a sentence for the reader. Nothing follows `done`."""
+    """What is known of an answer so far. `error` and `note` are sentences for the reader: what failed, and who
+    ended it early. Nothing follows `done`."""
 
     text: str = ""
     decision: Decision | None = None
     finish_reason: str | None = None
     error: str | None = None
+    note: str | None = None
     done: bool = False
 
 
@@ -38,21 +41,67 @@ class Turn:
     answer: Answer = Answer()
 
 
+Turns = tuple[Turn, ...]
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How to ask: a model's name or "auto", and the sampling."""
+    """How to ask: a model's name or "auto", tags that narrow what "auto" may choose, and the sampling. What is
+    None or empty is left to the stack."""
 
     model: str = AUTO
     max_tokens: int = 200
     temperature: float = 0.0
+    top_p: float | None = None
+    seed: int | str | None = None
+    stop: tuple[str, ...] = ()
+    system: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
-async def ask(client: openai.AsyncOpenAI, turns: tuple[Turn, ...], settings: Settings) -> AsyncIterator[Answer]:
-    """The answer to the last turn as it grows. Whatever fails is told in `Answer.error`, never raised."""
-    request = _request(turns, settings)
+async def ask(
+    client: openai.AsyncOpenAI,
+    turns: Turns,
+    settings: Settings,
+    headers: Mapping[str, str] | None = None,
+    hear: Callable[[Any], None] = lambda _: None,
+) -> AsyncIterator[Answer]:
+    """The answer to the last turn as it grows, no oftener than a reader can see. Whatever fails is told in
+    `Answer.error`, never raised. `headers` go along with the request, `hear` gets every chunk of the stream.
+    """
+    latest, new = Answer(), asyncio.Event()
+
+    async def read() -> None:
+        nonlocal latest
+        async for answer in grow(client, turns, settings, headers, hear):
+            latest = answer
+            new.set()
+
+    reader = asyncio.create_task(read())
+    reader.add_done_callback(lambda _: new.set())
+    try:
+        while not latest.done and not reader.done():
+            await new.wait()
+            new.clear()
+            yield latest
+            await asyncio.sleep(REDRAW_S)
+        await reader
+    finally:
+        reader.cancel()
+
+
+async def grow(
+    client: openai.AsyncOpenAI,
+    turns: Turns,
+    settings: Settings,
+    headers: Mapping[str, str] | None = None,
+    hear: Callable[[Any], None] = lambda _: None,
+) -> AsyncIterator[Answer]:
+    """The answer to the last turn after each of its pieces; what fails is told in `Answer.error`, never raised."""
+    request = request_of(turns, settings)
     answer = Answer()
     try:
-        async for answer in _stream(client, request):
+        async for answer in _stream(client, request, headers, hear):
             yield answer
         if answer.finish_reason is None:
             answer = replace(answer, error="The answer broke off: the stream ended before the model was done.")
@@ -69,35 +118,52 @@ async def ask(client: openai.AsyncOpenAI, turns: tuple[Turn, ...], settings: Set
     yield replace(answer, done=True)
 
 
-def _request(turns: tuple[Turn, ...], settings: Settings) -> dict[str, Any]:
+def request_of(turns: Turns, settings: Settings) -> dict[str, Any]:
+    """The body of the request that asks the last turn."""
     messages: list[ChatCompletionMessageParam] = []
-    for turn in turns[:-1]:
-        # A question that got no text leaves no trace: many chat templates insist on alternating roles.
-        if turn.answer.text:
-            messages.append({"role": "user", "content": turn.question})
-            messages.append({"role": "assistant", "content": turn.answer.text})
+    if settings.system.strip():
+        messages.append({"role": "system", "content": settings.system})
+    for turn in remembered(turns[:-1]):
+        messages.append({"role": "user", "content": turn.question})
+        messages.append({"role": "assistant", "content": turn.answer.text})
     messages.append({"role": "user", "content": turns[-1].question})
+    chosen = {
+        "top_p": settings.top_p,
+        "seed": settings.seed,
+        "stop": list(settings.stop) or None,
+        "metadata": dict(settings.tags) or None,
+    }
     return {
         "model": settings.model,
         "messages": messages,
         "max_tokens": settings.max_tokens,
         "temperature": settings.temperature,
+        **{name: value for name, value in chosen.items() if value is not None},
     }
 
 
-async def _stream(client: openai.AsyncOpenAI, request: dict[str, Any]) -> AsyncIterator[Answer]:
+def remembered(turns: Turns) -> Turns:
+    """Those that the next request tells of: one that got no text leaves no trace, because many chat templates
+    insist on alternating roles."""
+    return tuple(turn for turn in turns if turn.answer.text)
+
+
+async def _stream(
+    client: openai.AsyncOpenAI,
+    request: dict[str, Any],
+    headers: Mapping[str, str] | None,
+    hear: Callable[[Any], None],
+) -> AsyncIterator[Answer]:
     create = client.chat.completions.with_streaming_response.create
-    async with create(**request, stream=True) as response:
+    async with create(**request, stream=True, extra_headers=headers) as response:
         answer = Answer(decision=read_decision(response.headers))
         yield answer
-        drawn = 0.0
         async for chunk in await response.parse():
+            hear(chunk)
             for choice in chunk.choices:
                 text = answer.text + (choice.delta.content or "")
                 answer = replace(answer, text=text, finish_reason=choice.finish_reason or answer.finish_reason)
-            if time.monotonic() - drawn > REDRAW_S or answer.finish_reason:
-                drawn = time.monotonic()
-                yield answer
+            yield answer
 
 
 async def _scores(client: openai.AsyncOpenAI, request: dict[str, Any]) -> dict[str, float]:
@@ -110,4 +176,5 @@ async def _scores(client: openai.AsyncOpenAI, request: dict[str, Any]) -> dict[s
     scores = reply.get("scores") if isinstance(reply, dict) else None
     if not isinstance(scores, dict):
         return {}
-    return {str(name): float(score) for name, score in scores.items() if isinstance(score, int | float)}
+    numbers = {str(name): float(score) for name, score in scores.items() if isinstance(score, int | float)}
+    return {name: score for name, score in numbers.items() if math.isfinite(score)}

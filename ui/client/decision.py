@@ -12,14 +12,15 @@ HEADER = "x-lora-select-"
 @dataclass(frozen=True)
 class Decision:
     """Which model answered, and why. `score` is None when the client named the model. `disclaimer`: what its stack
-    tells with every answer of it."""
+    tells with every answer of it. `request_id`: under which name feedback speaks of it."""
 
     model: str
     reason: str
     score: float | None = None
     classify_ms: float | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)  # Gradio hashes what a state holds
     disclaimer: str = ""
+    request_id: str = ""
 
 
 def read_decision(headers: Mapping[str, str]) -> Decision | None:
@@ -33,6 +34,7 @@ def read_decision(headers: Mapping[str, str]) -> Decision | None:
         score=_number(headers.get(f"{HEADER}score")),
         classify_ms=_number(headers.get(f"{HEADER}classify-ms")),
         disclaimer=unquote(headers.get(f"{HEADER}disclaimer", "")),
+        request_id=headers.get("x-request-id", ""),
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ui.client.answer import Answer
 from ui.client.decision import Decision
+from ui.parts.bars import bars
 from ui.parts.html import hue, notice, percent, text
 
 REASONS = {
@@ -20,21 +19,34 @@ REASONS = {
     "classifier-error": "the classifier failed, so the base answered",
     "classifier-timeout": "the classifier was too slow, so the base answered",
 }
-MAX_BARS = 6
-WAITING = '<p class="ls-wait" role="status" aria-label="More is coming"><i></i><i></i><i></i></p>'
+SILENT_S = 5.0
+"""A stream that is silent for longer says so."""
+WAITING = "<i></i><i></i><i></i>"
+DOTS = f'<p class="ls-wait" role="status" aria-label="More is coming">{WAITING}</p>'
 CUT = "Cut at the longest answer that Settings allow."
 
 
-def below(answer: Answer) -> str:
-    """All that stands under an answer: what went wrong, who answered, whether more is coming."""
-    told = CUT if answer.finish_reason == "length" else None
+def below(answer: Answer, before: str | None = None, silent_s: float = 0.0) -> str:
+    """All that stands under an answer: what went wrong, who answered, whether more is coming.
+
+    `before` is the model that gave the conversation's answer before this one, `silent_s` how long nothing came.
+    """
+    told = answer.note or (CUT if answer.finish_reason == "length" else "")
     parts = (
-        notice(answer.error or told or "", error=bool(answer.error)) if answer.error or told else "",
+        notice(answer.error, error=True) if answer.error else "",
+        notice(told, error=False) if told else "",
         disclaimer(answer.decision) if answer.decision else "",
-        badge(answer.decision) if answer.decision else "",
-        "" if answer.done else WAITING,
+        badge(answer.decision, before) if answer.decision else "",
+        "" if answer.done else waiting(answer, silent_s),
     )
     return f'<div class="ls-below" aria-busy="{str(not answer.done).lower()}">{"".join(parts)}</div>'
+
+
+def waiting(answer: Answer, silent_s: float) -> str:
+    """Three dots, and beside them for how long nothing came, once that is long."""
+    said = "Nothing new" if answer.text else "No word yet"
+    silence = f"<span>{said} for {silent_s:.0f} s</span>" if silent_s >= SILENT_S else ""
+    return f'<p class="ls-wait" aria-label="More is coming">{WAITING}{silence}</p>'
 
 
 def disclaimer(decision: Decision) -> str:
@@ -43,38 +55,24 @@ def disclaimer(decision: Decision) -> str:
     return f'<p class="ls-disclaimer" role="note" aria-label="Disclaimer">{told}</p>' if told.strip() else ""
 
 
-def badge(decision: Decision) -> str:
+def badge(decision: Decision, before: str | None = None) -> str:
     """Model, score and reason in one line, and below it the scores of all candidates as bars."""
     words = REASONS.get(decision.reason, decision.reason)
     score = "" if decision.score is None else f'<span class="ls-score">{percent(decision.score)}</span>'
     return (
-        '<section class="ls-badge" aria-label="Which model answered">'
+        '<div class="ls-badge" role="group" aria-label="Which model answered">'
         f'<p class="ls-line"><span class="ls-pill" style="--hue:{hue(decision.model)}">'
         f'{text(decision.model)}</span>{score}<span class="ls-reason">{text(words)}{_time(decision)}</span></p>'
-        f"{_bars(decision.scores, decision.model)}</section>"
+        f"{_switched(decision.model, before)}{bars(decision.scores, decision.model)}</div>"
     )
 
 
-def _bars(scores: Mapping[str, float], chosen: str) -> str:
-    if not scores:
+def _switched(model: str, before: str | None) -> str:
+    """Each model has a cache of its own, so a new one reads what was said before from the start."""
+    if before in (None, model):
         return ""
-    ranked = sorted(scores.items(), key=lambda item: -item[1])
-    bars = "".join(_bar(name, score, name == chosen) for name, score in ranked[:MAX_BARS])
-    rest = len(ranked) - MAX_BARS
-    more = f'<li class="ls-more">and {rest} more</li>' if rest > 0 else ""
-    return f'<ul class="ls-bars" aria-label="Scores of all candidates">{bars}{more}</ul>'
-
-
-def _bar(name: str, score: float, chosen: bool) -> str:
-    share = min(max(score, 0.0), 1.0)
-    mark = " ls-chosen" if chosen else ""
-    meter = f'role="meter" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share * 100:.1f}"'
-    return (
-        f'<li class="ls-bar{mark}" style="--hue:{hue(name)};--share:{share * 100:.1f}%">'
-        f'<span class="ls-name" title="{text(name)}">{text(name)}</span>'
-        f'<span class="ls-track" {meter} aria-label="{text(name)}"><span class="ls-fill"></span></span>'
-        f'<span class="ls-percent">{text(percent(share))}</span></li>'
-    )
+    words = f"switched from {before} to {model}: the history is prefilled again"
+    return f'<p class="ls-switched">{text(words)}</p>'
 
 
 def _time(decision: Decision) -> str:
