@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.document import VERDICTS, aligned, cell, limits, median, short
 from benchmarks.gpu.bars import decode, prefill
-from benchmarks.gpu.blocks import AUTO, BASE_ONLY, DIRECT, TUNED
+from benchmarks.gpu.blocks import AUTO, BASE_ONLY, DIRECT, TUNED, WITH_LAG
 
 NOT_YET = "not yet run on a GPU"
 TITLES = {
@@ -34,7 +34,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield "a tiny model on the CPU: the numbers mean nothing"
     yield "random weights: speed does not depend on their values; medians of rounds, [lowest..highest]"
     yield from _engines(document["engines"])
-    for name, right in document["checks"].items():
+    for name, right in document.get("checks", {}).items():
         yield f"  {name}: {VERDICTS[right]}"
     for name, title in TITLES.items():
         if name in sections:
@@ -101,35 +101,55 @@ def _bounds(sections: Mapping[str, Any]) -> Iterator[str]:
 
 
 def plot(document: Mapping[str, Any], file: Path) -> None:
-    """Tokens per second of every way, and by adapters in use. Raises ValueError where neither was measured."""
-    from record.drawing import COLOURS, canvas
+    """Tokens per second of every way, and by adapters in use; of a run that did not get so far, decode and LAG.
 
-    sections = document["sections"]
-    ways = next(iter(sections.get("modes", {}).get("cells", ())), None)
-    by_count = sections.get("counts", {}).get("cells", ())
-    if ways is None:
+    Raises ValueError where nothing was measured.
+    """
+    from record.drawing import canvas
+
+    cells = {name: one.get("cells", ()) for name, one in document["sections"].items()}
+    decodes = [one for one in cells.get("roofline", ()) if one["phase"] == "decode"]
+    ways = [*cells.get("modes", ()), *decodes[-1:]]
+    if not ways:
         raise ValueError(NOT_YET)
     with canvas(file, 9, 3.6) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        names = list(ways["targets"])[::-1]
-        spreads = [ways["targets"][name]["tokens_per_s"] for name in names]
-        medians = [one["median"] for one in spreads]
-        errors = [
-            [one["median"] - one["low"] for one in spreads],
-            [one["high"] - one["median"] for one in spreads],
-        ]
-        left.barh(names, medians, xerr=errors, color=[_colour(name, COLOURS) for name in names])
-        left.set_title(f"{ways['adapters']} adapters, {ways['concurrency']} requests at once")
-        left.set_xlabel("output tokens/s")
-        for place, name in enumerate((BASE_ONLY, TUNED, AUTO)):
-            points = [(one["adapters"], one["targets"][name]) for one in by_count if name in one["targets"]]
-            speeds = [target["tokens_per_s"]["median"] for _, target in points]
-            right.plot([count for count, _ in points], speeds, marker="o", label=name, color=COLOURS[place])
-        right.set_ylim(bottom=0)
-        right.set_xlabel("adapters in use")
-        right.set_title("all in slots")
-        if by_count:
-            right.legend()
+        _ways(left, ways[0])
+        if counts := cells.get("counts"):
+            _lines(right, counts, "adapters", (BASE_ONLY, TUNED, AUTO))
+            right.set_title("all in slots")
+            right.set_xlabel("adapters in use")
+        elif lags := [one for one in cells.get("lag", ()) if "library" in one]:
+            _lines(right, lags, "rows", (DIRECT, WITH_LAG))
+            right.set_title("LAG beside fixed adapters")
+            right.set_xlabel("requests at once")
+
+
+def _ways(axes: Any, cell: Mapping[str, Any]) -> None:
+    """One bar for each target, with its spread."""
+    from record.drawing import COLOURS
+
+    names = list(cell["targets"])[::-1]
+    spreads = [cell["targets"][name]["tokens_per_s"] for name in names]
+    errors = [[one["median"] - one["low"] for one in spreads], [one["high"] - one["median"] for one in spreads]]
+    axes.barh(
+        names, [one["median"] for one in spreads], xerr=errors, color=[_colour(name, COLOURS) for name in names]
+    )
+    axes.set_title(f"{cell['concurrency']} requests at once")
+    axes.set_xlabel("output tokens/s")
+
+
+def _lines(axes: Any, cells: Sequence[Mapping[str, Any]], along: str, names: Sequence[str]) -> None:
+    """Medians over one fact of the cells."""
+    from record.drawing import COLOURS
+
+    for place, name in enumerate(names):
+        points = [(one[along], one["targets"][name]) for one in cells if name in one["targets"]]
+        speeds = [target["tokens_per_s"]["median"] for _, target in points]
+        axes.plot([at for at, _ in points], speeds, marker="o", label=name, color=COLOURS[place])
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("output tokens/s")
+    axes.legend()
 
 
 def _colour(name: str, colours: tuple[str, ...]) -> str:
