@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ LIMIT_S = 500
 ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_PLUGINS": "lora_select",
+    "VLLM_PLUGINS": "lora_select", "PYTHONUNBUFFERED": "1",
 }  # fmt: skip
 ARGS = {
     "enable_lora": True, "max_logprobs": -1, "enforce_eager": True, "skip_tokenizer_init": True,
@@ -42,29 +44,60 @@ class Asked:
 class Got:
     """`log_probs` [positions, vocabulary] of prompt (if asked for) and answer, teacher-forced by `tokens`: prompt
     and answer, without its last one. `cached`: of the prompt's tokens, from the prefix cache. `first_s`: time to
-    the first token. `choices`, of a request that was alone: adapters' ids [positions], -1 for none, in the order
-    in which the plugin chose."""
+    the first token. `choices`, of a request that was alone, where no graph hides them: adapters' ids [positions],
+    -1 for none, in the order in which the plugin chose. `used`: what the plugin's trace has of a virtual
+    adapter's request."""
 
     tokens: list[int]
     log_probs: torch.Tensor
     cached: int
     first_s: float
-    choices: list[torch.Tensor]
+    choices: list[torch.Tensor] = field(default_factory=list)
+    used: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine on its way."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    log: Path
+
+    def got(self, limit_s: float = LIMIT_S) -> dict[str, list[Got]]:
+        """By batch. Raises AssertionError, with what the engine said, when it fails or takes longer."""
+        try:
+            code: int | str = self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            code = f"longer than {limit_s:.0f} s more"
+        assert code == 0, f"{code}\n{self.log.read_text()}"
+        got: dict[str, list[Got]] = torch.load(self.out, weights_only=False)
+        return got
+
+    def stop(self) -> None:
+        """And whatever it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def offline(base: Path, batches: Mapping[str, Sequence[Asked]], folder: Path, **args: Any) -> dict[str, list[Got]]:
     """Ask real vLLM, started for this with `args`; batches one after the other."""
+    return begin(base, batches, folder, **args).got()
+
+
+def begin(base: Path, batches: Mapping[str, Sequence[Asked]], folder: Path, **args: Any) -> Started:
+    """The same, not waited for; `folder` is its own."""
     job, out, log = folder / "job.pt", folder / "out.pt", folder / "engine.log"
     torch.save({"base": str(base), "batches": batches, "args": args}, job)
     code = "import sys; from tests.lag_offline import main; main(*sys.argv[1:])"
     command = [sys.executable, "-c", code, str(job), str(out)]
     with log.open("w") as said:
-        ran = subprocess.run(
-            command, cwd=ROOT, env=os.environ | ENV, timeout=LIMIT_S, stdout=said, stderr=said, check=False
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | ENV, stdout=said, stderr=said, start_new_session=True
         )
-    assert ran.returncode == 0, log.read_text()
-    got: dict[str, list[Got]] = torch.load(out, weights_only=False)
-    return got
+    return Started(process, out, log)
 
 
 def main(job: str, out: str) -> None:
@@ -72,7 +105,8 @@ def main(job: str, out: str) -> None:
     from vllm import LLM
 
     told = torch.load(job, weights_only=False)
-    llm, choices = LLM(told["base"], **(ARGS | told["args"])), _recorded()
+    args = ARGS | told["args"]
+    llm, choices = LLM(told["base"], **args), _recorded() if args["enforce_eager"] else []
     got = {}
     for name, batch in told["batches"].items():
         choices.clear()
@@ -99,30 +133,45 @@ def _ask(llm: Any, batch: Sequence[Asked]) -> list[Got]:
     ]  # fmt: skip
     adapters = [asked.adapter and LoRARequest(*asked.adapter) for asked in batch]
     tokens = [asked.tokens for asked in batch]
-    return [_got(one) for one in llm.generate(tokens, params, lora_request=adapters, use_tqdm=False)]
+    said = llm.generate(tokens, params, lora_request=adapters, use_tqdm=False)
+    return [_got(one, _used(llm, one.request_id)) for one in said]
 
 
-def _got(answer: Any) -> Got:
+def _used(llm: Any, request: str) -> dict[str, Any] | None:
+    from lora_select_vllm.frontend import answers
+
+    found = answers(llm.llm_engine.output_processor).of(request)
+    used = llm.collective_rpc("lora_select_used", args=([one.internal for one in found],))[0]
+    return dict(used[0]) if used and used[0] else None
+
+
+def _got(answer: Any, used: dict[str, Any] | None) -> Got:
     (done,) = answer.outputs
     rows = [] if answer.prompt_logprobs is None else list(answer.prompt_logprobs)[1:]
     log_probs = torch.tensor(
         [[row[token].logprob for token in range(len(row))] for row in (*rows, *done.logprobs)]
     )
     tokens = [*answer.prompt_token_ids, *done.token_ids][:-1]
-    return Got(tokens, log_probs, answer.num_cached_tokens, answer.metrics.first_token_latency, [])
+    return Got(tokens, log_probs, answer.num_cached_tokens, answer.metrics.first_token_latency, used=used)
 
 
 def _recorded() -> list[torch.Tensor]:
-    """What the plugin's `choose` says from now on."""
-    from lora_select_vllm import cpu
+    """What the plugin chooses from now on."""
+    from vllm.platforms import current_platform
 
+    if current_platform.is_cuda():
+        from lora_select_vllm import routed_op as module
+    else:
+        from lora_select_vllm import cpu as module
+    # On CUDA all libraries choose at once: [L, T].
+    name = "_choose" if current_platform.is_cuda() else "choose"
     said: list[torch.Tensor] = []
-    choose = cpu.choose
+    choose = getattr(module, name)
 
     def listening(*args: Any) -> torch.Tensor:
         chosen: torch.Tensor = choose(*args)
-        said.append(chosen)
+        said.extend(chosen.cpu().view(-1, chosen.shape[-1]))
         return chosen
 
-    cpu.choose = listening
+    setattr(module, name, listening)
     return said

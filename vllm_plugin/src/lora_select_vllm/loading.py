@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import vllm
 from vllm.logger import init_logger
+from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
@@ -14,6 +18,22 @@ from lora_select_vllm.spec import Member, parse
 
 # Below vLLM's own name, or nobody prints it.
 logger = init_logger(f"vllm.{__name__}")
+
+PATTERNS = ("rank_pattern", "alpha_pattern")
+
+
+def refuse_patterns(request: LoRARequest) -> None:
+    """Raises ValueError for an adapter with a scale of its own for some modules, where vLLM does not know that: up
+    to 0.26 at least, it computes another adapter without a word."""
+    config = Path(request.lora_path) / "adapter_config.json"
+    if PATTERNS[0] in PEFTHelper.__dataclass_fields__ or not config.is_file():  # a hub id is none
+        return
+    told = json.loads(config.read_text(encoding="utf-8"))
+    if ignored := [key for key in PATTERNS if told.get(key)]:
+        raise ValueError(
+            f"{request.lora_name}: vLLM {vllm.__version__} ignores {' and '.join(ignored)}, and would answer with "
+            "another adapter: take vLLM 0.32, or train one rank and one alpha for all modules"
+        )
 
 
 class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
@@ -26,6 +46,10 @@ class LibraryWorkerManager(LRUCacheWorkerLoRAManager):
         super().__init__(*args, **kwargs)
         self._gone: set[int] = set()  # virtual adapters that were removed, whose names are never given again
         self._late: set[int] = set()  # those of them that have a request all the same
+
+    def _load_adapter(self, lora_request: LoRARequest) -> Any:
+        refuse_patterns(lora_request)
+        return super()._load_adapter(lora_request)
 
     def _apply_adapters(self, lora_requests: Iterable[LoRARequest]) -> None:
         # A set of names has another order in every process, and members' slots must be the same in all workers.
