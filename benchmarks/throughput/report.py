@@ -63,7 +63,7 @@ def plot(document: Mapping[str, Any], file: Path) -> None:
     """Speed and time to first token over concurrency, and speed over the adapters in a batch."""
     sections = document["sections"]
     ways, many = sections["concurrency"], sections["adapters"]
-    with canvas(file, 11, 3.8) as figure:
+    with canvas(file, 11, 4.2) as figure:
         speed, first, adapters = figure.subplots(1, 3)
         for colour, name in zip(COLOURS, ways[0]["targets"], strict=False):
             at = [cell["concurrency"] for cell in ways]
@@ -73,17 +73,21 @@ def plot(document: Mapping[str, Any], file: Path) -> None:
         for style, one in zip((":", "--"), sections.get("notebook", ()), strict=False):
             (name,) = one["targets"]
             speed.axhline(_speed(one, name), color=COLOURS[-1], linestyle=style, label=name)
-        for colour, name in zip(COLOURS, many[0]["targets"], strict=False):
-            for skew, style in (("uniform", "-"), ("Zipf 1.0", "--")):
+        for name in many[0]["targets"]:
+            colour = COLOURS[list(ways[0]["targets"]).index(name)]
+            for skew, style, mark in (("uniform", "-", "o"), ("Zipf 1.0", "--", "s")):
                 own = [cell for cell in many if cell["skew"] == skew]
-                told = {"color": colour, "linestyle": style, "marker": "o", "label": f"{name}, {skew}"}
+                told = {"color": colour, "linestyle": style, "marker": mark, "label": skew}
                 adapters.plot([cell["active"] for cell in own], [_speed(cell, name) for cell in own], **told)
         speed.set(title="output tokens per second", xlabel="requests at once", xscale="log", ylim=(0, None))
         first.set(title="time to first token, p50, ms", xlabel="requests at once", xscale="log", yscale="log")
-        adapters.set(title=f"tokens per second, {many[0]['concurrency']} at once", xlabel="adapters in use")
-        adapters.set(ylim=(0, None))
-        for axes in (speed, adapters):
-            axes.legend(fontsize=8)
+        adapters.set(
+            title=f"tokens per second, {many[0]['concurrency']} at once", xlabel="adapters in use", ylim=(0, None)
+        )
+        for axes in (speed, first):
+            axes.set_xticks([cell["concurrency"] for cell in ways])
+        adapters.legend(fontsize=8)
+        figure.legend(*speed.get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
 
 
 def _speed(cell: Mapping[str, Any], name: str) -> float:
