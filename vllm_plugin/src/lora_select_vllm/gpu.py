@@ -7,9 +7,9 @@ where they are, since a captured graph knows them by address: a step changes wha
 Checked, on CPU tensors and under Triton's interpreter (tests/test_lag_gpu.py): the kernels' metadata against
 vLLM's own; fixed and routed rows, mixed, against plain torch, in float16 (the interpreter multiplies bfloat16 as
 integers); rows that a graph pads with; that torch.compile traces a layer as one graph; two ranks.
-Not checked, for want of a GPU: that CUDA graphs capture it and replay it right, compiled kernels, bfloat16,
-`torch.mm` from 16 bits into float32, ranks over NCCL, a whole engine, and speed: each projection launches some
-fifty small kernels beside the expands. `take_library` says at start that this is unproven.
+On a GPU for two minutes (docs/lag.md): CUDA graphs, bfloat16, a whole engine; right as far as it went. Not checked:
+ranks over NCCL. Slow: each projection launches some fifty small kernels beside the expands. `take_library` says at
+start that this is unproven.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lora_select_vllm.trace import Rows, Trace
 
 # Below vLLM's own name, or nobody prints it.
 logger = init_logger(f"vllm.{__name__}")
-UNPROVEN = "LAG on CUDA is unproven: it was checked under Triton's interpreter only, never yet on a GPU."
+UNPROVEN = "LAG on CUDA is unproven: it has run there for minutes only, and slowly (docs/lag.md)."
 
 
 class SteadyTrace(Trace):
