@@ -80,10 +80,12 @@ async def ask(
     reader = asyncio.create_task(read())
     reader.add_done_callback(lambda _: new.set())
     try:
-        while not latest.done and not reader.done():
+        shown: Answer | None = None
+        while shown is not latest or not (shown.done or reader.done()):
             await new.wait()
             new.clear()
-            yield latest
+            shown = latest
+            yield shown
             await asyncio.sleep(REDRAW_S)
         await reader
     finally:
