@@ -113,7 +113,7 @@ def test_library_slots(tmp_path: Path, sections: dict[str, Any], slots: int, why
     assert any(
         note.startswith(f"engine: {slots} library slots (additional-config): {why}") for note in command.notes
     )
-    assert "engine: LAG: unproven: it has not run on a GPU yet" in command.notes
+    assert "engine: LAG: unproven: it has run on a GPU for minutes only" in command.notes
 
 
 def test_who_scores_is_one_model_more(tmp_path: Path) -> None:

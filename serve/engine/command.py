@@ -106,7 +106,7 @@ def _library(stack: Stack, rooms: Room, build: Build) -> Derived:
     why = "engine.library_slots" if stack.engine.library_slots else f"{inside}{more}"
     derived = [("", f"{rooms.library} library slots ({ADDITIONAL})", why)]
     if not build.cpu:
-        derived.append(("", "LAG", "unproven: it has not run on a GPU yet"))
+        derived.append(("", "LAG", "unproven: it has run on a GPU for minutes only"))
     return derived
 
 
