@@ -31,6 +31,7 @@ def below(answer: Answer, before: str | None = None, silent_s: float = 0.0) -> s
 
     `before` is the model that gave the conversation's answer before this one, `silent_s` how long nothing came.
     """
+    before = before if answer.text or not answer.error else None  # what failed at once has read nothing
     told = answer.note or (CUT if answer.finish_reason == "length" else "")
     parts = (
         notice(answer.error, error=True) if answer.error else "",
