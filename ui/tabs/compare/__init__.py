@@ -36,7 +36,7 @@ def create(page: Page) -> None:
     events, defaults = Events(Comparisons(page.client)), Settings()
     tab = gr.Textbox("", visible=False, label="Tab")
     prompt = gr.Textbox(
-        "", label="One prompt for all", placeholder="Ask all of them the same", lines=2, max_lines=8,
+        "", label="One prompt for all", placeholder="Ask all of them the same", lines=1, max_lines=8,
         elem_id="ls-compare-prompt",
     )  # fmt: skip
     names = gr.CheckboxGroup([], label="Whom to ask", elem_id="ls-compare-models", elem_classes="ls-pills")
