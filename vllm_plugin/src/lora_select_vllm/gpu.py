@@ -7,9 +7,9 @@ where they are, since a captured graph knows them by address: a step changes wha
 Checked, on CPU tensors and under Triton's interpreter (tests/test_lag_gpu.py): the kernels' metadata against
 vLLM's own; fixed and routed rows, mixed, against plain torch, in float16 (the interpreter multiplies bfloat16 as
 integers); rows that a graph pads with; that torch.compile traces a layer as one graph; two ranks.
-On a GPU for two minutes (docs/lag.md): CUDA graphs, bfloat16, a whole engine; right as far as it went. Not checked:
-ranks over NCCL. Slow: each projection launches some fifty small kernels beside the expands. `take_library` says at
-start that this is unproven.
+On a GPU for two minutes (docs/lag.md): CUDA graphs, bfloat16, a whole engine; right as far as it went.
+Not checked: ranks over NCCL. Slow: each projection launches some fifty small kernels beside the expands.
+`take_library` says at start that this is unproven.
 """
 
 from __future__ import annotations
