@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from adapters import Stack, load
+from benchmarks.processes import Fleet
+from benchmarks.throughput.load import Driver
 from router.app import create_app
 from router.classify import load_classifiers
 from router.upstream import HttpUpstream
@@ -41,6 +43,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The whole stack, real vLLM included; booted once, at the first test that asks for it."""
     with started(tmp_path_factory.mktemp("stack")) as up:
         yield up
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """vLLM's load client, which takes longer to import than all that tests ask of it."""
+    with Fleet(tmp_path_factory.mktemp("driver")) as fleet:
+        yield Driver(fleet)
 
 
 @pytest.fixture(scope="module")

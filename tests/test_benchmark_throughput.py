@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from benchmarks.cliff.engines import ALL, IN_MEMORY, ON_DISK, room
 from benchmarks.cliff.options import parse as parse_cliff
 from benchmarks.document import rounded, write
 from benchmarks.load import Latency
-from benchmarks.processes import BenchmarkError, Fleet
+from benchmarks.processes import BenchmarkError
 from benchmarks.throughput import report, subjects
 from benchmarks.throughput.bars import Bar, bars
 from benchmarks.throughput.driver import arguments, seen
@@ -189,12 +188,6 @@ def test_options_and_plans(tmp_path: Path) -> None:
     assert json.loads(written.read_text(encoding="utf-8"))["plans"][1]["times"] == [1, 1.5, 2, 4]
     assert cliff_plan.FULL.in_use == (4, 6, 8, 16)
     assert room(cliff_plan.FULL) == {ALL: (16, 16), IN_MEMORY: (4, 16), ON_DISK: (4, 4)}
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    with Fleet(tmp_path_factory.mktemp("driver")) as fleet:
-        yield Driver(fleet)
 
 
 def test_a_real_drive(running: Running, driver: Driver) -> None:

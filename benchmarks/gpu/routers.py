@@ -33,6 +33,7 @@ class Router:
     url: str
     process: subprocess.Popen[Any]
     why: str = STARTING
+    admin_key: str = ""
 
     def look(self, fleet: Fleet) -> bool:
         """Whether it is known by now: up, which takes an engine that is, or ended."""

@@ -16,6 +16,7 @@ from benchmarks.gpu.texts import Texts
 from benchmarks.notebook import Notebook
 from benchmarks.processes import BenchmarkError, Fleet, cpu_s, tree
 from benchmarks.throughput.load import Driver, Load, Seen, Target
+from benchmarks.throughput.rounds import AUTO
 
 ANSWERED_WITHIN_S, IMPORTED_WITHIN_S = 75.0, 240.0
 """A load, whatever it is; and before the first one, vLLM's client."""
@@ -27,12 +28,10 @@ LEARNT_BY = 3
 class Asker:
     """vLLM's load client; a process that has hung or died is replaced."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, driver: Driver | None = None) -> None:
+        """`driver`: one that is there already."""
         self._fleet = fleet
-        self._start()
-
-    def _start(self) -> None:
-        self._driver, self._more_s = Driver(self._fleet), IMPORTED_WITHIN_S
+        self._driver, self._more_s = driver or Driver(fleet), IMPORTED_WITHIN_S
 
     def run(self, target: Target, load: Load) -> tuple[Seen, float]:
         """What it saw, and how many cores it used itself. Raises BenchmarkError where there is no answer."""
@@ -44,7 +43,7 @@ class Asker:
             return seen, (cpu_s([pid]) - before) / max(seen.took_s, 1e-9)
         except (BenchmarkError, OSError) as error:
             if not self._driver.process.alive:
-                self._start()
+                self._driver, self._more_s = Driver(self._fleet), IMPORTED_WITHIN_S
             raise BenchmarkError(f"{target.name}: {error}") from None
 
 
@@ -73,8 +72,9 @@ class Stand:
     def through(self, name: str, role: str, adapters: int) -> Target:
         """`auto` at the router that knows so many adapters."""
         router = self.routers.get((role, adapters))
-        up = router is not None and not router.why and self.roles[role].up
-        return Target(name, router.url if router and up else "", "auto")
+        if router is None or router.why or not self.roles[role].up:
+            return Target(name, "", AUTO)
+        return Target(name, router.url, AUTO, router.admin_key)
 
     def look(self) -> None:
         """What was still starting may be up by now."""
