@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, TimeoutError, expect, sync_playwright
 
 from tests.servers import free_port
 
@@ -71,6 +71,7 @@ class Seen:
 @contextlib.contextmanager
 def browsing() -> Iterator[Browser]:
     """Debian's chromium, headless, with its own calls home switched off."""
+    expect.set_options(timeout=30_000)  # what is expected comes at once, but not on a machine that others use too
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         yield browser

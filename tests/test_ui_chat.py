@@ -253,7 +253,7 @@ def test_a_conversation_goes_along_until_a_new_chat_and_can_be_opened_again(
 def test_an_answer_can_be_stopped_asked_again_and_its_question_edited(page: Page, router: FakeRouter) -> None:
     before = router.given_up
     browser.send(page, "What helps against a burn? hold")
-    expect(page.locator(".ls-wait span")).to_have_text(re.compile(r"Nothing new for \d+ s"), timeout=30_000)
+    expect(page.locator(".ls-wait span")).to_have_text(re.compile(r"Nothing new for \d+ s"))
     page.keyboard.press("Escape")
     seen = browser.answered(page)
     assert (seen.text, seen.model) == (HELD, "medical")
@@ -339,7 +339,7 @@ def test_a_page_whose_server_is_started_anew_keeps_what_it_showed(chromium: Brow
         expect(told).to_be_visible()
         assert browser.last(page).text == HELD
         with ui_over(router_url, port):
-            expect(told).to_have_count(0, timeout=30_000)
+            expect(told).to_have_count(0)
             seen = browser.answered(page)
             assert (seen.text, seen.model) == (HELD, "medical")
             note = "The page's server was started anew, so this answer broke off here."
