@@ -25,7 +25,7 @@ Story = Callable[[Store, FakeRouter], Coroutine[Any, Any, None]]
 
 def told(story: Story, abandoned_s: float = 60) -> None:
     """Run a story over a store and a router of its own."""
-    router = FakeRouter(word_s=0.02)
+    router = FakeRouter(word_s=0.04)
 
     async def run(url: str) -> None:
         async with connect(url) as client:

@@ -1,4 +1,4 @@
-"""Compare and Why without a browser: an event loop of its own is not to be had beside Playwright's."""
+"""Tabs without a browser: an event loop of its own is not to be had beside Playwright's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import asyncio
 from typing import Any
 
 import gradio as gr
+import openai
 import pytest
 
+from router.asgi import Receive, Scope, Send
 from tests.servers import FakeEngine, free_port, serving
-from ui.client.compare import AT_ONCE, Comparison, Comparisons
+from ui.client.admin import AdminError, listed
+from ui.client.compare import AT_ONCE, REPLACED, Comparison, Comparisons
 from ui.client.connect import connect
+from ui.client.metrics import read
 from ui.tabs.compare import MOST_AT_FIRST, offer
 from ui.tabs.compare.screen import shown
+from ui.tabs.lag import asking
 from ui.tabs.why import deciding
 
 
@@ -34,7 +39,7 @@ def test_of_many_models_the_first_are_ticked_and_so_many_are_asked_at_once() -> 
         assert comparisons.of("another") is None
         comparisons.start("tab", [], request)
         assert not comparison.running, "a tab's next comparison ends the one before"
-        assert {one.note for one in comparison.columns.values()} == {"Stopped by you."}
+        assert {one.note for one in comparison.columns.values()} == {REPLACED}
 
     with serving(engine) as url:
         asyncio.run(asyncio.wait_for(scenario(url), 20))
@@ -69,3 +74,29 @@ def test_where_the_router_is_down_why_says_so_and_keeps_what_is_shown() -> None:
     assert "ls-wait" in waiting[1]
     assert f"The router at {url} does not answer. Is it running?" in told
     assert [asked, *shown_before] == [gr.skip()] * 4
+
+
+def test_the_pages_own_key_is_no_admins_for_who_has_typed_none() -> None:
+    heard: list[bytes | None] = []
+
+    async def router(scope: Scope, _: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            heard.append(dict(scope["headers"]).get(b"authorization"))
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+    async def both(url: str) -> list[Any]:
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="the page's own", max_retries=0)
+        return list(await asyncio.gather(listed(client, ""), read(client, ""), return_exceptions=True))
+
+    with serving(router) as url:
+        assert [type(one) for one in asyncio.run(both(url))] == [AdminError, AdminError]
+    assert heard == [b"Bearer none", b"Bearer none"]
+
+
+def test_an_empty_question_leaves_lags_answer_on_the_screen() -> None:
+    async def steps() -> list[Any]:
+        return [step async for step in asking(connect("http://127.0.0.1:1"))("  ", "lag", 10)]
+
+    (step,) = asyncio.run(steps())
+    assert all(one == gr.skip() for one in step)

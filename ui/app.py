@@ -29,11 +29,11 @@ TABS: dict[str, ModuleType] = {
 }
 
 
-def create_app(client: openai.AsyncOpenAI, title: str = TITLE) -> gr.Blocks:
+def create_app(client: openai.AsyncOpenAI) -> gr.Blocks:
     """The page over one router. Nothing is asked of it before a browser loads the page."""
-    with gr.Blocks(title=title, analytics_enabled=False, fill_height=True) as app:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_height=True) as app:
         page = Page(app, client, models=gr.State(()), tags=gr.State({}), admin_key=gr.State(""))
-        gr.HTML(f"<h1>{escape(title)}</h1><p>{escape(SUBTITLE)}</p>", elem_id="ls-title")
+        gr.HTML(f"<h1>{escape(TITLE)}</h1><p>{escape(SUBTITLE)}</p>", elem_id="ls-title")
         status = gr.HTML(visible=False, elem_id="ls-status")
         with gr.Tabs(elem_id="ls-tabs"):
             for name, tab in TABS.items():

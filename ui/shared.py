@@ -8,6 +8,8 @@ from typing import Any
 import gradio as gr
 import openai
 
+from ui.client.models import offer
+
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """For listeners: Gradio's own progress would cover what they show, and its API is not how the router is asked."""
 
@@ -24,3 +26,11 @@ class Page:
     """{tag: (value, ...)} of what its adapters carry, asked together with the models."""
     admin_key: gr.State
     """What its reader typed, "" before; it stays on this side and is never sent to a browser."""
+
+    async def offered(self) -> tuple[Any, Any]:
+        """For `models` and `tags`, after adapters came or went; both stay where the router cannot tell."""
+        try:
+            found = await offer(self.client)
+        except (openai.OpenAIError, ValueError):
+            return gr.skip(), gr.skip()
+        return found.models, found.tags

@@ -23,6 +23,11 @@ CLOSED = (
 )
 
 
+NO_LOG = "no_decision_log"
+NOBODY = "none"
+"""For who has typed no admin key: the page's own key, which may be the admin's, is for the chat alone."""
+
+
 class AdminError(Exception):
     """Why an admin's wish failed, in one sentence; `status` is 0 where nothing answered."""
 
@@ -36,8 +41,9 @@ async def check(client: openai.AsyncOpenAI, key: str) -> None:
     router = client.with_options(base_url=router_url(client), api_key=key, timeout=CHECK_S)
     try:
         await router.get("/admin/decisions?limit=1", cast_to=object)
-    except openai.NotFoundError:
-        return  # a router without a decision log says so to its admin alone
+    except openai.NotFoundError as error:
+        if error.code != NO_LOG:  # which a router says to its admin alone
+            raise told(error, router_url(client)) from None
     except (openai.OpenAIError, ValueError) as error:
         raise told(error, router_url(client)) from None
 
@@ -89,7 +95,7 @@ async def _asked(
     within_s: float | None = None,
 ) -> Any:
     router = client.with_options(
-        base_url=router_url(client), api_key=key or client.api_key, timeout=within_s or client.timeout
+        base_url=router_url(client), api_key=key or NOBODY, timeout=within_s or client.timeout
     )
     ask: Any = {"GET": router.get, "POST": router.post, "DELETE": router.delete}[method]
     given: dict[str, Any] = {} if body is None else {"body": body}

@@ -25,6 +25,7 @@ PACE_S, CHARACTERS_A_SECOND = 0.15, 400_000
 MOST_KEPT = 100
 """Comparisons in all: one for each browser tab, and the oldest goes."""
 STOPPED = "Stopped by you."
+REPLACED = "Stopped: another comparison took its place."
 LEFT = "Stopped, because for two minutes nobody had this page open."
 FAULT = "The page failed."
 BROKEN = "The answer broke off: the stream ended before the model was done."
@@ -60,7 +61,7 @@ class Comparison:
 
     def __init__(self, client: openai.AsyncOpenAI, names: Sequence[str], request: Mapping[str, Any]) -> None:
         self.columns = {name: Column() for name in names}
-        self.scores: Mapping[str, float] = {}
+        self.scores: Mapping[str, float] | None = None  # not told, or not yet
         self.prompt = str(request["messages"][-1]["content"])
         self._followers = 0
         self._task = asyncio.create_task(self._run(client, request))
@@ -68,7 +69,7 @@ class Comparison:
     @property
     def running(self) -> bool:
         """Something may still come."""
-        return not self._task.done() and not all(column.done for column in self.columns.values())
+        return not (self._task.done() or self._task.cancelling())
 
     def stop(self, note: str = STOPPED) -> None:
         """End what is under way; what was said stays, and the router sees its client leave."""
@@ -132,7 +133,7 @@ class Comparisons:
         """Ask them all; what this tab had before is ended and gone."""
         self._forget(key)
         while len(self._all) >= MOST_KEPT:
-            self._forget(next(iter(self._all)))
+            self._forget(min(self._all, key=lambda one: self._all[one].running))  # the oldest of those that ended
         self._all[key] = Comparison(self._client, names, request)
         return self._all[key]
 
@@ -142,7 +143,7 @@ class Comparisons:
 
     def _forget(self, key: str) -> None:
         if before := self._all.pop(key, None):
-            before.stop()
+            before.stop(REPLACED)
 
 
 async def answer(client: openai.AsyncOpenAI, request: dict[str, Any]) -> AsyncIterator[Column]:

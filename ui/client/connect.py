@@ -36,6 +36,8 @@ def explain(error: Exception, url: str, started: bool = False) -> str:
         case openai.APIStatusError():
             verb = "failed" if error.status_code >= 500 else "was refused"
             sentence = f"The request {verb} ({error.status_code}): {_message(error)}"
+        case UnicodeEncodeError():
+            sentence = "Tags go in a header, which has letters, digits and signs of ASCII alone."
         case openai.APIError():
             sentence = f"The answer broke off: {_message(error)}"
         case _:

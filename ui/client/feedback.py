@@ -8,11 +8,10 @@ from typing import Any
 
 import openai
 
-from ui.client.admin import AdminError, told
+from ui.client.admin import NO_LOG, AdminError, told
 from ui.client.connect import explain, router_url
 
 TIMEOUT_S = 10
-NO_LOG = "no_decision_log"
 """The router's code where its stack keeps none."""
 
 NOWHERE = "This stack keeps no decision log (router.decision_log), so there is nowhere to store what you say."
@@ -66,7 +65,8 @@ async def give(client: openai.AsyncOpenAI, opinion: Opinion) -> None:
     try:
         await router.post("/feedback", body=body, cast_to=object)
     except openai.NotFoundError as error:
-        raise FeedbackError(NOWHERE if error.code == NO_LOG else FORGOTTEN) from None
+        unknown = FORGOTTEN if error.param == "request_id" else explain(error, router_url(client))
+        raise FeedbackError(NOWHERE if error.code == NO_LOG else unknown) from None
     except (openai.OpenAIError, ValueError) as error:
         raise FeedbackError(explain(error, router_url(client))) from None
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
-from ui.client.admin import told
+from ui.client.admin import NOBODY, told
 from ui.client.connect import router_url
 
 PREFIX = "lora_select_"
@@ -54,7 +54,7 @@ class Sample:
 
 async def read(client: openai.AsyncOpenAI, key: str) -> Sample:
     """Asked just now, with the admin key where there is one ("": none). Raises AdminError."""
-    router = client.with_options(base_url=router_url(client), api_key=key or client.api_key, timeout=READ_S)
+    router = client.with_options(base_url=router_url(client), api_key=key or NOBODY, timeout=READ_S)
     try:
         return parse(await router.get("/metrics", cast_to=str), time.time())
     except (openai.OpenAIError, ValueError) as error:

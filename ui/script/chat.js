@@ -68,7 +68,7 @@ window.ls = (() => {
     },
     list() {
       write();
-      return all().map(({ id, at, turns }) => [`${turns?.[0]?.question.slice(0, 80)} · ${new Date(at).toLocaleString()}`, id]);
+      return all().map(({ id, at, turns }) => [`${[...(turns?.[0]?.question ?? "")].slice(0, 80).join("")} · ${new Date(at).toLocaleString()}`, id]);
     },
     forget() {
       const open = tried(() => sessionStorage.getItem(OPEN), null);

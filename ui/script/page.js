@@ -29,8 +29,10 @@
   }, true);
 
   addEventListener("keydown", event => {
-    const editing = event.target.matches?.(EDITED);
-    if (event.key === "Escape") (editing ? button("Cancel") : document.querySelector("#ls-question .stop-button"))?.click();
+    if (event.isComposing) return; // that key belongs to the input method
+    const editing = event.target.matches?.(EDITED), stop = document.querySelector("#ls-question .stop-button");
+    if (event.key === "Escape" && editing) button("Cancel")?.click();
+    else if (event.key === "Escape" && stop?.checkVisibility()) stop.click(); // hidden while another tab is open
     if (event.key === "Enter" && !event.shiftKey && editing) {
       event.preventDefault();
       event.stopPropagation();

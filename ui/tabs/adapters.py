@@ -59,12 +59,13 @@ def create(page: Page) -> None:
     beat = pulse(EVERY_S)
     look, known, looked = looking(page.client), [page.admin_key, removing, seen], [problem, whole, shown, seen]
     gr.on([beat.tick, page.admin_key.change], look, known, looked, **HIDDEN)
-    acted = shown.click(acting(page.client), page.admin_key, [told, removing], **HIDDEN)
-    acted.then(look, known, looked, **HIDDEN)
+    # Not "once": while one is tested, the buttons of the others go on working.
+    acted = shown.click(acting(page.client), page.admin_key, [told, removing], trigger_mode="multiple", **HIDDEN)
+    acted.then(look, known, looked, **HIDDEN).then(page.offered, None, [page.models, page.tags], **HIDDEN)
     removing.change(look, known, looked, **HIDDEN)
     shown.edit(_edited, seen, [fold, before, *form], **HIDDEN)
     added = send.click(adding(page.client), [page.admin_key, before, *form], [told, fold, before, *form], **HIDDEN)
-    added.then(look, known, looked, **HIDDEN)
+    added.then(look, known, looked, **HIDDEN).then(page.offered, None, [page.models, page.tags], **HIDDEN)
 
 
 def _notice(elem_id: str) -> gr.HTML:

@@ -114,6 +114,7 @@ def asking(client: openai.AsyncOpenAI) -> Callable[[str, str, float], AsyncItera
 
     async def answer(question: str, model: str, length: float) -> AsyncIterator[Shown]:
         if not question.strip():
+            yield *([gr.skip()] * 4), gr.skip()  # a generator that yields nothing would clear them all
             return
         waiting = Watched(Answer())
         yield *drawn(waiting), waiting, gr.Textbox(submit_btn=False, stop_btn=True)

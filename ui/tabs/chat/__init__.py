@@ -53,9 +53,10 @@ def create(page: Page) -> None:
     question.stop(events.stop, kept, None, **HIDDEN)
     # Shown only after a round trip: a stream that is still being cancelled would come back with its next word.
     left = new.click(events.leave, kept, None, cancels=streams, **HIDDEN)
-    left.then(events.show, kept, shown, js="() => [ls.fresh()]", **many)
+    shown_fresh = left.then(events.show, kept, shown, js="() => [ls.fresh()]", **many)
     picked = earlier.input(None, earlier, kept, js="id => ls.open(id)", cancels=streams, **HIDDEN)
-    picked.then(events.show, kept, shown, **many)
+    reopened = picked.then(events.show, kept, shown, **many)
+    gr.on([earlier.input, new.click], lambda: None, cancels=[reopened, shown_fresh], **HIDDEN)
     talk.change(None, kept, None, js="kept => ls.keep(kept)", **HIDDEN)
     fold.expand(events.offer, listed, earlier, js="() => [ls.list()]", **HIDDEN)
     forget.click(events.offer, listed, earlier, js="() => [ls.forget()]", **HIDDEN)

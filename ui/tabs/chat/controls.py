@@ -32,7 +32,7 @@ def who(page: Page) -> Who:
         gr.Radio([ANY], value=ANY, visible=False, elem_id=f"ls-tag-{place}", elem_classes="ls-pills")
         for place in range(MAX_TAGS)
     )
-    page.models.change(_models, page.models, model, **HIDDEN)
+    page.models.change(_models, [page.models, model], model, **HIDDEN)
     page.tags.change(_tags, page.tags, list(tags), **HIDDEN)
     return Who(model, tags)
 
@@ -85,8 +85,9 @@ def _whole(seed: str) -> int | str | None:
     return int(seed) if seed.removeprefix("-").isdecimal() else seed or None
 
 
-def _models(models: tuple[tuple[str, str], ...]) -> gr.Radio:
-    return gr.Radio(list(models), value=models[0][1] if models else None)
+def _models(models: tuple[tuple[str, str], ...], chosen: str) -> gr.Radio:
+    names = [name for _, name in models]
+    return gr.Radio(list(models), value=chosen if chosen in names else next(iter(names), None))
 
 
 def _tags(tags: Tags) -> list[Any]:

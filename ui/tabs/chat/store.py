@@ -105,6 +105,7 @@ class Store:
         finally:
             conversation.followers.remove(who)
             conversation.heard = conversation.heard if conversation.task else time.monotonic()
+            asyncio.get_running_loop().call_later(MAX_AGE_S + TICK_S, self._prune)
             if not conversation.followers and conversation.task:
                 asyncio.get_running_loop().call_later(self._abandoned_s, self._abandoned, conversation)
 
@@ -133,7 +134,7 @@ class Store:
         for one in idle:
             old = time.monotonic() - one.heard > MAX_AGE_S
             if not old and len(self._all) < MAX_CONVERSATIONS and total < MAX_CHARACTERS:
-                return
+                continue
             del self._all[one.id]
             total -= sizes[one.id]
 

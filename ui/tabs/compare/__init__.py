@@ -42,7 +42,7 @@ def create(page: Page) -> None:
     names = gr.CheckboxGroup([], label="Whom to ask", elem_id="ls-compare-models", elem_classes="ls-pills")
     with gr.Accordion("Settings", open=False, elem_id="ls-compare-settings", elem_classes="ls-fold"), gr.Row():
         longest = gr.Number(
-            defaults.max_tokens, precision=0, minimum=1, label="Longest answer of each, in tokens", min_width=240
+            defaults.max_tokens, precision=0, label="Longest answer of each, in tokens", min_width=240
         )
         temperature = gr.Slider(
             0, 2, defaults.temperature, step=0.1, label="Temperature of all", buttons=[], min_width=240
@@ -101,8 +101,10 @@ class Events:
         if comparison is None:
             yield (gr.skip(),) * 4
             return
+        prompt: Any = comparison.prompt
         async for step in _steps(comparison):
-            yield *step, comparison.prompt
+            yield *step, prompt
+            prompt = gr.skip()  # the box is the reader's again
 
     async def stop(self, tab: str) -> None:
         """Enough; whoever follows sees it end."""

@@ -15,20 +15,21 @@ TOLD = (
     f"At most {AT_ONCE} are asked at a time."
 )
 NO_SCORE = "no probability: “auto” does not choose it by content"
+NOT_TOLD = "no probability: the router has not told it"
 NONE = "\N{EN DASH}"
 
 
-def shown(columns: Mapping[str, Column], scores: Mapping[str, float]) -> str:
+def shown(columns: Mapping[str, Column], scores: Mapping[str, float] | None) -> str:
     """All columns, in their order, and how the times were taken."""
     busy = str(not all(column.done for column in columns.values())).lower()
     articles = "".join(_column(name, column, scores) for name, column in columns.items())
     return f'<div class="ls-columns" aria-busy="{busy}">{articles}</div><p class="ls-legend">{text(TOLD)}</p>'
 
 
-def _column(name: str, column: Column, scores: Mapping[str, float]) -> str:
+def _column(name: str, column: Column, scores: Mapping[str, float] | None) -> str:
     parts = (
         f'<p class="ls-line">{_who(name, column)}</p>',
-        _times(column, _probability(name, column, scores)),
+        _times(column, _probability(name, column, scores or {}), NOT_TOLD if scores is None else NO_SCORE),
         f'<p class="ls-said">{text(column.text.strip())}</p>' if column.text.strip() else "",
         _told(column),
         disclaimer(column.decision) if column.decision else "",
@@ -59,14 +60,14 @@ def _probability(name: str, column: Column, scores: Mapping[str, float]) -> floa
     return scores.get(name)
 
 
-def _times(column: Column, probability: float | None) -> str:
+def _times(column: Column, probability: float | None, without: str) -> str:
     first = NONE if column.first_s is None else f"{column.first_s:.2f} s"
     about = "≈ " if column.counted else ""
     rate = NONE if column.rate is None else f"{about}{column.rate:.0f}"
     rows = (
         ("first token", first, ""),
         ("tokens/s", rate, "counted by the stream's events" if column.counted and column.tokens else ""),
-        ("router", NONE if probability is None else percent(probability), NO_SCORE if probability is None else ""),
+        ("router", NONE if probability is None else percent(probability), without if probability is None else ""),
     )
     cells = "".join(
         f'<div title="{text(title)}"><dt>{text(label)}</dt><dd>{text(value)}</dd></div>'
