@@ -141,7 +141,7 @@ def _used(llm: Any, request: str) -> dict[str, Any] | None:
     from lora_select_vllm.frontend import answers
 
     found = answers(llm.llm_engine.output_processor).of(request)
-    used = llm.collective_rpc("lora_select_used", args=([one.internal for one in found],))[0]
+    used = llm.collective_rpc("lora_select_used", args=({one.internal: None for one in found},))[0]["requests"]
     return dict(used[0]) if used and used[0] else None
 
 
