@@ -22,7 +22,8 @@ def test_an_adapter_comes_and_goes(running: Running) -> None:
     took: Took = defaultdict(list)
     port = running.stack.router.port
     live(port, running.roots, "benchmarked", ADMIN_KEY, took)
-    assert 0 < took[REMOVE][0] < took[ADD][0]
+    assert took[ADD][0] > 0
+    assert took[REMOVE][0] > 0
     with pytest.raises(BenchmarkError, match="add an adapter live: 401"):
         live(port, running.roots, "another", "no key", took)
 
