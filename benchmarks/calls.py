@@ -12,13 +12,15 @@ from urllib.parse import urlsplit
 TIMEOUT_S = 120
 
 
-def call(url: str, path: str, body: object = None, timeout_s: float = TIMEOUT_S, key: str = "") -> tuple[int, str]:
-    """Status and text; a GET where there is no body. Raises OSError and HTTPException."""
+def call(
+    url: str, path: str, body: object = None, timeout_s: float = TIMEOUT_S, key: str = "", method: str = "GET"
+) -> tuple[int, str]:
+    """Status and text; a POST of a body, `method` where there is none. Raises OSError and HTTPException."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     try:
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         if body is None:
-            connection.request("GET", path, headers=headers)
+            connection.request(method, path, headers=headers)
         else:
             connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,34 @@ class Row(str):
 VERDICTS = {True: "pass", False: "MISSED", None: "not measured"}
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A limit that the project has set itself: a number, and the least or the most that it may be; a value of None
+    was not measured."""
+
+    name: str
+    value: float | None
+    least: float | None = None
+    most: float | None = None
+    unit: str = "times"
+
+    @property
+    def passed(self) -> bool | None:
+        """None: not measured."""
+        if self.value is None:
+            return None
+        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+
+
 def result(
     name: str,
     origin: Origin,
     plan: Any,
     took_s: float,
     sections: Mapping[str, Any],
-    bars: Sequence[Any],
+    bars: Sequence[Bar],
 ) -> dict[str, Any]:
-    """The whole document of the benchmark `name`, numbers to four digits; `plan` and `bars` are dataclasses."""
+    """The whole document of the benchmark `name`, numbers to four digits; `plan` is a dataclass."""
     document = {
         "benchmark": name,
         **asdict(origin),
@@ -78,13 +97,14 @@ def command(
     return 0
 
 
-def limits(document: Mapping[str, Any], limit: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
-    """The last table: each bar with its verdict; `limit` says what it asks."""
+def limits(document: Mapping[str, Any]) -> Iterator[str]:
+    """The last table: each bar with what it asks, and its verdict."""
     yield "\nlimits"
     rows = [["", "", "limit", "measured"]]
     for bar in document["bars"]:
         value = "-" if bar["value"] is None else f"{bar['value']:g}"
-        rows.append([VERDICTS[bar["pass"]], bar["name"], limit(bar), value])
+        asked = f"at least {bar['least']:g}" if bar["most"] is None else f"at most {bar['most']:g}"
+        rows.append([VERDICTS[bar["pass"]], bar["name"], f"{asked} {bar.get('unit', 'times')}", value])
     yield from aligned(rows)
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, TimeoutError, expect, sync_playwright
 
+from tests.axe import violations
 from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,11 @@ PHONE: dict[str, Any] = {
     "device_scale_factor": 2,
     "is_mobile": True,
     "has_touch": True,
+}
+LOOKS: dict[str, dict[str, Any]] = {
+    "laptop-light": {**LAPTOP, "color_scheme": "light"},
+    "laptop-dark": {**LAPTOP, "color_scheme": "dark"},
+    "phone": PHONE,
 }
 ANSWER = "#ls-talk .bot-row"
 QUESTION = "#ls-question textarea"
@@ -117,6 +123,14 @@ def page_at(browser: Browser, url: str, **look: Any) -> Iterator[Page]:
     finally:
         context.close()
     assert not wrong, wrong
+
+
+def fits(page: Page, picture: str) -> None:
+    """A picture for people. Nothing lies beside the window, and axe finds nothing wrong."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{picture}.png")
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), "the page scrolls sideways"
+    assert violations(page) == []
 
 
 def models(page: Page) -> list[str]:

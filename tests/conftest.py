@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from playwright.sync_api import Browser
 
 from adapters import Stack, load
 from benchmarks.processes import Fleet
@@ -50,6 +51,15 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """vLLM's load client, which takes longer to import than all that tests ask of it."""
     with Fleet(tmp_path_factory.mktemp("driver")) as fleet:
         yield Driver(fleet)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Of each module its own: while one runs, its thread has an event loop, and no other can be started."""
+    from tests.browser import browsing
+
+    with browsing() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

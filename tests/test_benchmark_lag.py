@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.document import rounded
+from benchmarks.document import Bar, rounded
 from benchmarks.lag.__main__ import main, measure
-from benchmarks.lag.bars import Bar, bars
+from benchmarks.lag.bars import bars
 from benchmarks.lag.library import Library, ways_of
 from benchmarks.lag.options import SECTIONS, parse
 from benchmarks.lag.plan import FULL

@@ -16,11 +16,11 @@ from benchmarks.cliff import plan as cliff_plan
 from benchmarks.cliff import report as cliff_report
 from benchmarks.cliff.engines import ALL, IN_MEMORY, ON_DISK, room
 from benchmarks.cliff.options import parse as parse_cliff
-from benchmarks.document import rounded, write
+from benchmarks.document import Bar, rounded, write
 from benchmarks.load import Latency
 from benchmarks.processes import BenchmarkError
 from benchmarks.throughput import report, subjects
-from benchmarks.throughput.bars import Bar, bars
+from benchmarks.throughput.bars import bars
 from benchmarks.throughput.driver import arguments, seen
 from benchmarks.throughput.load import Asked, Driver, Load, Seen, Target, grouped, taken, uniform, zipf
 from benchmarks.throughput.options import SECTIONS, parse
@@ -148,7 +148,7 @@ def test_bars(document: dict[str, object]) -> None:
     added = found["p50 time to first token, added by auto, known texts, 1 at once"]
     assert added.value == pytest.approx(0.5 * (1e3 / 99 - 10))
     assert {bar.passed for bar in bars({})} == {None}
-    assert not Bar("any", 15.1, "ms", most=15).passed
+    assert not Bar("any", 15.1, most=15, unit="ms").passed
 
 
 def test_tables_and_plots(document: dict[str, object], tmp_path: Path) -> None:

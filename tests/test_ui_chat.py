@@ -13,8 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests import browser
-from tests.axe import violations
-from tests.browser import LAPTOP, PHONE, ROOT, SCREENSHOTS, ask, eventually, needs_browser, ui_over
+from tests.browser import LOOKS, ROOT, ask, eventually, needs_browser, ui_over
 from tests.fake_router import ANSWER, BASE, DISCLAIMER, HELD, HOSTILE, JUNK_ANSWER, LONG_ANSWER, FakeRouter
 from tests.servers import free_port, serving
 from ui.client.decision import Decision
@@ -59,12 +58,6 @@ def url(router: FakeRouter) -> Iterator[str]:
         yield page_url
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.browsing() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def held_back(router: FakeRouter) -> None:
     router.go.clear()
@@ -104,27 +97,15 @@ def test_an_answer_streams_in_and_its_badge_says_who_and_why(page: Page, router:
 
 
 @needs_browser
-@pytest.mark.parametrize(
-    ("name", "look"),
-    [
-        ("laptop-light", {**LAPTOP, "color_scheme": "light"}),
-        ("laptop-dark", {**LAPTOP, "color_scheme": "dark"}),
-        ("phone", PHONE),
-    ],
-)
+@pytest.mark.parametrize(("name", "look"), LOOKS.items())
 def test_the_page_fits_its_window(chromium: Browser, url: str, name: str, look: dict[str, object]) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with browser.page_at(chromium, url, **look) as page:
         assert browser.models(page)
-        page.screenshot(path=SCREENSHOTS / f"chat-{name}-empty.png")
-        assert violations(page) == []
+        browser.fits(page, f"chat-{name}-empty")
         ask(page, "What should I put on a small burn from a hot pan?")
         ask(page, "Something where nothing fits?")
         page.wait_for_timeout(500)  # the chat scrolls smoothly
-        page.screenshot(path=SCREENSHOTS / f"chat-{name}.png")
-        assert violations(page) == []
-        wide = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-        assert not wide, "the page scrolls sideways"
+        browser.fits(page, f"chat-{name}")
         expect(page.locator(".ls-bar").last).to_be_in_viewport()
         box, below = page.locator("#ls-question").bounding_box(), page.locator("#ls-folds").bounding_box()
         assert box

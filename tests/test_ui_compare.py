@@ -16,8 +16,7 @@ from router.asgi import Receive, Scope, Send
 from router.classify import load_classifiers
 from router.upstream import HttpUpstream
 from tests import browser
-from tests.axe import violations
-from tests.browser import LAPTOP, PHONE, SCREENSHOTS, needs_browser, ui_over
+from tests.browser import LOOKS, needs_browser, ui_over
 from tests.conftest import LABELS, ask, chat, wait_ready, write_stack
 from tests.fake_router import HOSTILE
 from tests.servers import FakeEngine, serving
@@ -85,13 +84,6 @@ def page_url(router: tuple[str, Door]) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)
-    with browser.browsing() as running:
-        yield running
-
-
 @pytest.fixture
 def page(chromium: Browser, page_url: str) -> Iterator[Page]:
     with browser.page_at(chromium, page_url) as loaded:
@@ -128,22 +120,13 @@ def column(page: Page, name: str) -> dict[str, str]:
 
 
 @needs_browser
-@pytest.mark.parametrize(
-    ("look", "how"),
-    [
-        ("laptop-light", {**LAPTOP, "color_scheme": "light"}),
-        ("laptop-dark", {**LAPTOP, "color_scheme": "dark"}),
-        ("phone", PHONE),
-    ],
-)
+@pytest.mark.parametrize(("look", "how"), LOOKS.items())
 def test_every_model_answers_side_by_side(
     chromium: Browser, page_url: str, router: tuple[str, Door], look: str, how: dict[str, Any]
 ) -> None:
     with browser.page_at(chromium, page_url, **how) as page:
         compare(opened(page), LEGAL)
         columns = finished(page)
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SCREENSHOTS / f"compare-{look}.png")
         assert list(columns) == ALL
         assert columns["auto"]["who"].split() == ["auto", "→", "legal", "chosen", "by", "content"]
         for seen in columns.values():
@@ -157,8 +140,7 @@ def test_every_model_answers_side_by_side(
         assert columns["legal"]["router"] == columns["auto"]["router"] == sure
         assert columns["lag"]["router"] == "\N{EN DASH}", "it is no candidate"
         assert page.locator(".ls-column .ls-disclaimer").all_inner_texts() == [DISCLAIMER, DISCLAIMER]
-        assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-        assert violations(page) == []
+        browser.fits(page, f"compare-{look}")
 
 
 @needs_browser

@@ -15,8 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from tests import browser
-from tests.axe import violations
-from tests.browser import LAPTOP, PHONE, SCREENSHOTS, needs_browser, page_at, ui_over
+from tests.browser import LAPTOP, PHONE, needs_browser, page_at, ui_over
 from tests.conftest import GENERAL, LEGAL, Wire, chat
 from tests.fake_router import HOSTILE
 from tests.managed import KEY, Managed, managed
@@ -49,12 +48,6 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
 def url(router: Managed) -> Iterator[str]:
     with ui_over(router.url) as page_url:
         yield page_url
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.browsing() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +124,10 @@ def test_what_was_seen_stays_while_the_router_is_down_and_a_new_one_counts_from_
 
 
 def looks(page: Page, router: Managed, name: str) -> None:
-    """A picture for people, and what axe says."""
+    """With curves, and a row for each model."""
     traffic(router, 1)
     expect(page.locator(".ls-models tbody tr")).to_have_count(5, timeout=15_000)
-    width = page.viewport_size["width"] if page.viewport_size else 0
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"dashboard-{name}.png")
-    assert violations(page) == []
+    browser.fits(page, f"dashboard-{name}")
 
 
 @needs_browser

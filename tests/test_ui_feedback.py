@@ -14,8 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests import browser
-from tests.axe import violations
-from tests.browser import LAPTOP, PHONE, SCREENSHOTS, needs_browser, ui_over
+from tests.browser import LOOKS, needs_browser, ui_over
 from tests.conftest import GENERAL, LABELS, LEGAL, Wire, chat, wired
 from tests.servers import free_port
 from ui.client.admin import AdminError
@@ -45,12 +44,6 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
 def url(wire: Wire) -> Iterator[str]:
     with ui_over(wire.url) as page_url:
         yield page_url
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.browsing() as running:
-        yield running
 
 
 @pytest.fixture
@@ -130,14 +123,7 @@ def test_an_answer_is_judged_and_the_admin_sees_it(page: Page, wire: Wire) -> No
 
 
 @needs_browser
-@pytest.mark.parametrize(
-    ("name", "look"),
-    [
-        ("laptop-light", {**LAPTOP, "color_scheme": "light"}),
-        ("laptop-dark", {**LAPTOP, "color_scheme": "dark"}),
-        ("phone", PHONE),
-    ],
-)
+@pytest.mark.parametrize(("name", "look"), LOOKS.items())
 def test_it_fits_its_window_and_can_be_used_by_all(
     chromium: Browser, url: str, wire: Wire, name: str, look: dict[str, Any]
 ) -> None:
@@ -153,23 +139,14 @@ def test_it_fits_its_window_and_can_be_used_by_all(
         ident = f"{name}-{number}"
         wire.post(body=chat(f"What about {LABELS[model]}?", model="auto" if number else model), x_request_id=ident)
         assert wire.post("/feedback", {"request_id": ident, **said})[0] == 200
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with browser.page_at(chromium, url, **look) as page:
         browser.models(page)
         browser.ask(page, LEGAL)
         page.locator(JUDGE).get_by_text("Wrong adapter", exact=True).click()
         page.get_by_label("Should have been").wait_for()
-        page.screenshot(path=SCREENSHOTS / f"judge-{name}.png")
-        fits(page, of="ls-judge")
+        browser.fits(page, f"judge-{name}")
         unlocked(page)
-        page.screenshot(path=SCREENSHOTS / f"feedback-{name}.png")
-        fits(page)
-
-
-def fits(page: Page, of: str = "") -> None:
-    """And axe finds nothing wrong with what names `of`."""
-    assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth"), "it scrolls sideways"
-    assert [wrong for wrong in violations(page) if of in wrong] == []
+        browser.fits(page, f"feedback-{name}")
 
 
 def test_what_cannot_be_stored_or_shown_is_said_in_words(wire: Wire, wiring: Any) -> None:

@@ -28,18 +28,19 @@ def test_of_many_models_the_first_are_ticked_and_so_many_are_asked_at_once() -> 
     engine = FakeEngine(names)
 
     async def scenario(url: str) -> None:
-        comparisons = Comparisons(connect(url))
-        request = {"messages": [{"role": "user", "content": "x"}], "extra_body": {"test": "stall"}}
-        comparison = comparisons.start("tab", names, request)
-        while not all(one.text for one in list(comparison.columns.values())[:AT_ONCE]):
-            await asyncio.sleep(0.02)
-        assert [one.asked for one in comparison.columns.values()].count(True) == AT_ONCE
-        assert engine.seen_paths.count("/v1/chat/completions") == AT_ONCE
-        assert shown(comparison.columns, {}).count("Waits for its turn.") == len(names) - AT_ONCE
-        assert comparisons.of("another") is None
-        comparisons.start("tab", [], request)
-        assert not comparison.running, "a tab's next comparison ends the one before"
-        assert {one.note for one in comparison.columns.values()} == {REPLACED}
+        async with connect(url) as client:
+            comparisons = Comparisons(client)
+            request = {"messages": [{"role": "user", "content": "x"}], "extra_body": {"test": "stall"}}
+            comparison = comparisons.start("tab", names, request)
+            while not all(one.text for one in list(comparison.columns.values())[:AT_ONCE]):
+                await asyncio.sleep(0.02)
+            assert [one.asked for one in comparison.columns.values()].count(True) == AT_ONCE
+            assert engine.seen_paths.count("/v1/chat/completions") == AT_ONCE
+            assert shown(comparison.columns, {}).count("Waits for its turn.") == len(names) - AT_ONCE
+            assert comparisons.of("another") is None
+            comparisons.start("tab", [], request)
+            assert not comparison.running, "a tab's next comparison ends the one before"
+            assert {one.note for one in comparison.columns.values()} == {REPLACED}
 
     with serving(engine) as url:
         asyncio.run(asyncio.wait_for(scenario(url), 20))
@@ -49,14 +50,15 @@ def test_a_comparison_ends_when_nobody_has_looked_for_long(monkeypatch: pytest.M
     monkeypatch.setattr("ui.client.compare.ABANDONED_S", 0.1)
 
     async def scenario(url: str) -> Comparison:
-        request = {"messages": [{"role": "user", "content": "x"}], "extra_body": {"test": "stall"}}
-        comparison = Comparison(connect(url), ["one"], request)
-        async for _ in comparison.follow():
-            if comparison.columns["one"].text:
-                break
-        while comparison.running:
-            await asyncio.sleep(0.02)
-        return comparison
+        async with connect(url) as client:
+            request = {"messages": [{"role": "user", "content": "x"}], "extra_body": {"test": "stall"}}
+            comparison = Comparison(client, ["one"], request)
+            async for _ in comparison.follow():
+                if comparison.columns["one"].text:
+                    break
+            while comparison.running:
+                await asyncio.sleep(0.02)
+            return comparison
 
     with serving(FakeEngine(["one"])) as url:
         left = asyncio.run(asyncio.wait_for(scenario(url), 20)).columns["one"]
@@ -68,7 +70,8 @@ def test_where_the_router_is_down_why_says_so_and_keeps_what_is_shown() -> None:
     url = f"http://127.0.0.1:{free_port()}"
 
     async def steps() -> list[tuple[Any, ...]]:
-        return [step async for step in deciding(connect(url))("Is this legal?", "")]
+        async with connect(url) as client:
+            return [step async for step in deciding(client)("Is this legal?", "")]
 
     waiting, (asked, told, *shown_before) = asyncio.run(steps())
     assert "ls-wait" in waiting[1]
@@ -86,8 +89,8 @@ def test_the_pages_own_key_is_no_admins_for_who_has_typed_none() -> None:
             await send({"type": "http.response.body", "body": b"{}"})
 
     async def both(url: str) -> list[Any]:
-        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="the page's own", max_retries=0)
-        return list(await asyncio.gather(listed(client, ""), read(client, ""), return_exceptions=True))
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="the page's own", max_retries=0) as client:
+            return list(await asyncio.gather(listed(client, ""), read(client, ""), return_exceptions=True))
 
     with serving(router) as url:
         assert [type(one) for one in asyncio.run(both(url))] == [AdminError, AdminError]
@@ -96,7 +99,8 @@ def test_the_pages_own_key_is_no_admins_for_who_has_typed_none() -> None:
 
 def test_an_empty_question_leaves_lags_answer_on_the_screen() -> None:
     async def steps() -> list[Any]:
-        return [step async for step in asking(connect("http://127.0.0.1:1"))("  ", "lag", 10)]
+        async with connect("http://127.0.0.1:1") as client:
+            return [step async for step in asking(client)("  ", "lag", 10)]
 
     (step,) = asyncio.run(steps())
     assert all(one == gr.skip() for one in step)

@@ -10,8 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests import browser
-from tests.axe import violations
-from tests.browser import LAPTOP, PHONE, SCREENSHOTS, needs_browser, set_number, ui_over
+from tests.browser import LOOKS, needs_browser, set_number, ui_over
 from tests.conftest import LEGAL, Wire, ask, wired
 from tests.fake_router import HOSTILE
 from ui.client.route import DryRun, Judged, conversation
@@ -35,13 +34,6 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
 def page_url(router: Wire) -> Iterator[str]:
     with ui_over(router.url) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)
-    with browser.browsing() as running:
-        yield running
 
 
 @pytest.fixture
@@ -76,14 +68,7 @@ def line_at(page: Page) -> float:
 
 
 @needs_browser
-@pytest.mark.parametrize(
-    ("look", "how"),
-    [
-        ("laptop-light", {**LAPTOP, "color_scheme": "light"}),
-        ("laptop-dark", {**LAPTOP, "color_scheme": "dark"}),
-        ("phone", PHONE),
-    ],
-)
+@pytest.mark.parametrize(("look", "how"), LOOKS.items())
 def test_all_that_a_decision_went_by_is_shown(
     chromium: Browser, page_url: str, router: Wire, look: str, how: dict[str, Any]
 ) -> None:
@@ -91,8 +76,6 @@ def test_all_that_a_decision_went_by_is_shown(
         judge(opened(page), TALK)
         expect(page.locator("#ls-why-verdict .ls-pill")).to_have_text("legal")
         expect(page.locator("#ls-why-verdict .ls-reason")).to_have_text("kept from the conversation")
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SCREENSHOTS / f"why-{look}.png")
         told = ask("POST", f"{router.url}/route", {"messages": conversation(TALK)})[1]
         assert list(bars(page)) == list(told["scores"])
         assert line_at(page) == pytest.approx(told["threshold"], abs=0.01)
@@ -106,8 +89,7 @@ def test_all_that_a_decision_went_by_is_shown(
         assert sum(weights[1:]) == pytest.approx(100, abs=1)
         assert "medical" in turns.nth(0).locator(".ls-facts").inner_text()
         assert "legal" in turns.nth(1).locator(".ls-facts").inner_text()
-        assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-        assert violations(page) == []
+        browser.fits(page, f"why-{look}")
 
 
 @needs_browser

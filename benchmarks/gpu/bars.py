@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from benchmarks.document import Bar
 from benchmarks.gpu.blocks import AUTO, BASE_ONLY, BATCHED, DIRECT, ONE, WITH_LAG
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A ratio, and the least or the most that it may be; a value of None was not measured."""
-
-    name: str
-    value: float | None
-    least: float = 0.0
-    most: float | None = None
-
-    @property
-    def passed(self) -> bool | None:
-        """None: not measured."""
-        if self.value is None:
-            return None
-        return self.value >= self.least and (self.most is None or self.value <= self.most)
 
 
 def bars(sections: Mapping[str, Any]) -> list[Bar]:

@@ -42,10 +42,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
             yield from _block(sections[name])
     yield from _bounds(sections)
 
-    def asked(bar: Mapping[str, Any]) -> str:
-        return f"at least {bar['least']:g}" if bar["most"] is None else f"at most {bar['most']:g}"
-
-    yield from limits(document, asked)
+    yield from limits(document)
 
 
 def _engines(engines: Any) -> Iterator[str]:

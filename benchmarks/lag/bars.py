@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.document import Bar
 from benchmarks.lag.wrapper import DECODE, OURS, PREFILL, STOCK, WITHOUT
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A ratio, and the least or the most that it may be; a value of None was not measured."""
-
-    name: str
-    value: float | None
-    least: float = 0.0
-    most: float | None = None
-
-    @property
-    def passed(self) -> bool | None:
-        """None: not measured."""
-        if self.value is None:
-            return None
-        return self.value >= self.least and (self.most is None or self.value <= self.most)
 
 
 def bars(sections: Mapping[str, Any]) -> list[Bar]:
@@ -39,8 +22,7 @@ def bars(sections: Mapping[str, Any]) -> list[Bar]:
             Bar(
                 f"base requests, {case[0]} {case[2]}, of the time without LoRA",
                 _ratio(cases, case, OURS, WITHOUT),
-                0,
-                1.03,
+                most=1.03,
             )
             for case in base
         ),

@@ -24,7 +24,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
     if "slots" in sections:
         yield from _slots(sections["slots"])
 
-    yield from limits(document, _asked)
+    yield from limits(document)
 
 
 def summary(document: Mapping[str, Any]) -> Iterator[str]:
@@ -38,7 +38,7 @@ def summary(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _library({"cells": [one for one in wide if one["tokens"] in (1, most["tokens"])]})
     if "slots" in sections:
         yield from _slots(sections["slots"])
-    yield from limits(document, _asked)
+    yield from limits(document)
 
 
 def plot(document: Mapping[str, Any], file: Path) -> None:
@@ -65,10 +65,6 @@ def plot(document: Mapping[str, Any], file: Path) -> None:
         prompt.grid(visible=False, axis="y")
         token.set(title="ms of CPU time, one token for every row", xlabel="rows", ylim=(0, None))
         token.legend()
-
-
-def _asked(bar: Mapping[str, Any]) -> str:
-    return f"at least {bar['least']:g} times" if bar["most"] is None else f"at most {bar['most']:g} times"
 
 
 def _wrapper(section: Mapping[str, Any]) -> Iterator[str]:

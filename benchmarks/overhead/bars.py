@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.document import Bar
 from benchmarks.overhead.plan import MANY
 from benchmarks.overhead.proxy import BURST, PACED, WHOLE
 from benchmarks.overhead.targets import EVERYTHING
@@ -14,45 +14,34 @@ CPU, CHUNK = "cpu_us_per_request", "cpu_us_per_chunk"
 RUST, LITELLM, STACK = "vllm-router", "litellm", "production-stack"
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A number and the most it may be; a value of None was not measured."""
-
-    name: str
-    value: float | None
-    most: float
-    unit: str
-
-    @property
-    def passed(self) -> bool | None:
-        """None: not measured."""
-        return None if self.value is None else self.value <= self.most
-
-
 def bars(sections: Mapping[str, Any]) -> list[Bar]:
     """All of them, in the order of the issue."""
     proxy, uncached = sections.get("proxy", {}), sections.get("uncached", {}).get("p50_ms", {})
     misses, memory = sections.get("misses", {}), sections.get("memory", {})
     moved = misses["p50_ms_of_hits"]["ratio"]["median"] - 1 if misses else None
     return [
-        Bar(f"CPU per request, {MANY} connections, of {RUST}'s", _ratio(proxy, WHOLE, CPU, RUST), 2.3, "times"),
-        Bar(f"the same, of {LITELLM}'s", _ratio(proxy, WHOLE, CPU, LITELLM), 1 / 40, "times"),
-        Bar(f"the same, of {STACK}'s", _ratio(proxy, WHOLE, CPU, STACK), 1 / 5, "times"),
-        Bar(f"CPU per chunk, {MANY} paced streams, of {RUST}'s", _ratio(proxy, PACED, CHUNK, RUST), 2.2, "times"),
+        Bar(f"CPU per request, {MANY} connections, of {RUST}'s", _ratio(proxy, WHOLE, CPU, RUST), most=2.3),
+        Bar(f"the same, of {LITELLM}'s", _ratio(proxy, WHOLE, CPU, LITELLM), most=1 / 40),
+        Bar(f"the same, of {STACK}'s", _ratio(proxy, WHOLE, CPU, STACK), most=1 / 5),
+        Bar(f"CPU per chunk, {MANY} paced streams, of {RUST}'s", _ratio(proxy, PACED, CHUNK, RUST), most=2.2),
         Bar(
             f"CPU per chunk, {MANY} streams in bursts, of {RUST}'s",
             _ratio(proxy, BURST, CHUNK, RUST),
-            2.2,
-            "times",
+            most=2.2,
         ),
-        Bar("added p50, 1 connection", _added(proxy), 0.2, "ms"),
+        Bar("added p50, 1 connection", _added(proxy), most=0.2, unit="ms"),
         *(
-            Bar(f"uncached decision, p50, {tokens} tokens", _median(uncached.get(str(tokens))), most, "ms")
+            Bar(
+                f"uncached decision, p50, {tokens} tokens",
+                _median(uncached.get(str(tokens))),
+                most=most,
+                unit="ms",
+            )
             for tokens, most in ((20, 4.0), (64, 7.0), (128, 16.0))
         ),
-        Bar("p50 of hits beside 1 % misses, growth", moved, 0.2, "share"),
-        Bar("resident memory", memory.get("highest_mb"), 250.0, "MB"),
-        Bar("resident memory, change over all requests", memory.get("moved"), 0.03, "share"),
+        Bar("p50 of hits beside 1 % misses, growth", moved, most=0.2, unit="share"),
+        Bar("resident memory", memory.get("highest_mb"), most=250.0, unit="MB"),
+        Bar("resident memory, change over all requests", memory.get("moved"), most=0.03, unit="share"),
     ]
 
 

@@ -50,7 +50,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {memory['after_start_mb']} after the start"
         yield f"  {memory['after_warm_up_mb']} with {memory['cached_texts']} texts known"
         yield f"  {memory['highest_mb']} at most, in {memory['requests']} requests"
-    yield from limits(document, _asked)
+    yield from limits(document)
 
 
 def summary(document: Mapping[str, Any]) -> Iterator[str]:
@@ -74,7 +74,7 @@ def summary(document: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{target}: {why}" for target, why in proxy["skipped"].items())
     if misses := document["sections"].get("misses"):
         yield from _misses(misses)
-    yield from limits(document, _asked)
+    yield from limits(document)
 
 
 def plot(document: Mapping[str, Any], file: Path) -> None:
@@ -92,10 +92,6 @@ def plot(document: Mapping[str, Any], file: Path) -> None:
             axes.set_xscale("log")
             axes.set(title=f"{title}, {MANY} connections", xlim=(min(medians) / 2, max(medians) * 3))
             axes.grid(visible=False, axis="y")
-
-
-def _asked(bar: Mapping[str, Any]) -> str:
-    return f"at most {bar['most']:g} {bar['unit']}"
 
 
 def _proxy(section: Mapping[str, Any]) -> Iterator[str]:

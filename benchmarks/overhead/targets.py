@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.calls import call
 from benchmarks.load import CHAT, ROUTE, Job, LoadClient, Measured
 from benchmarks.overhead import router
 from benchmarks.overhead.peers import PEERS, NotInstalled, Place
@@ -174,20 +175,10 @@ def wait_for_answer(
 
 
 def ask(
-    port: int, path: str, body: object = None, key: str = router.KEY, timeout_s: float = 30, method: str = "GET"
+    port: int, path: str, body: object = None, key: str = router.KEY, timeout_s: float = 30
 ) -> tuple[int, str]:
-    """One request, outside any measurement; `method`: of one without a body."""
-    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
-    try:
-        if body is None:
-            connection.request(method, path, headers=headers)
-        else:
-            connection.request("POST", path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode("utf-8", "replace")
-    finally:
-        connection.close()
+    """One request of a client of ours, outside any measurement."""
+    return call(f"http://127.0.0.1:{port}", path, body, timeout_s, key)
 
 
 def _learn(name: str, port: int) -> None:

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import stacks
-from benchmarks.calls import lists
+from benchmarks.calls import call, lists
 from benchmarks.load import CHAT
 from benchmarks.overhead.router import ADMIN_KEY
-from benchmarks.overhead.targets import ask
 from benchmarks.processes import BenchmarkError, Command, Fleet, Ports
 from benchmarks.startup.plan import Plan
 from benchmarks.startup.say import say
@@ -112,12 +111,13 @@ def live(router: int, roots: Path, name: str, key: str, took: Took) -> None:
     first = _names()[0]
     shutil.copytree(stacks.DEMO / "adapters" / first, roots / name)
     wish = {"name": name, "path": str(roots / name), "label": "gardens, plants, lawns"}
-    _timed(ADD, took, lambda: ask(router, "/admin/adapters", wish, key, stacks.READY_WITHIN_S))
+    url = f"http://127.0.0.1:{router}"
+    _timed(ADD, took, lambda: call(url, "/admin/adapters", wish, stacks.READY_WITHIN_S, key))
     chat = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "When are roses cut?"}]}
-    status, said = ask(router, CHAT, chat)
+    status, said = call(url, CHAT, chat)
     if status != 200:
         raise BenchmarkError(f"{name}: added, but it does not answer: {status}: {said[:200]}")
-    _timed(REMOVE, took, lambda: ask(router, f"/admin/adapters/{name}", key=key, method="DELETE"))
+    _timed(REMOVE, took, lambda: call(url, f"/admin/adapters/{name}", key=key, method="DELETE"))
 
 
 def _timed(what: str, took: Took, act: Callable[[], tuple[int, str]]) -> None:
@@ -134,7 +134,7 @@ def _names() -> list[str]:
 
 def _ok(port: int, path: str) -> bool:
     try:
-        return ask(port, path, timeout_s=5)[0] == 200
+        return call(f"http://127.0.0.1:{port}", path, timeout_s=5)[0] == 200
     except (OSError, http.client.HTTPException):
         return False
 

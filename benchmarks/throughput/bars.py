@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from benchmarks.document import Bar
 from benchmarks.throughput.plan import DOMAINS, MANY
 
 AUTO, DIRECT = "auto", "direct"
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A number, and the least or the most that it may be; a value of None was not measured."""
-
-    name: str
-    value: float | None
-    unit: str
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def passed(self) -> bool | None:
-        """None: not measured."""
-        if self.value is None:
-            return None
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
 
 
 def bars(sections: Mapping[str, Any]) -> list[Bar]:
@@ -38,22 +20,22 @@ def bars(sections: Mapping[str, Any]) -> list[Bar]:
         name: _turns(sections.get("notebook", ()), MANY, f"notebook, {name}") for name in ("one by one", "batched")
     }
     found = [
-        Bar(f"tokens/s of auto, of direct's, {MANY} at once, {texts} texts", _speed(cells), "times", least=0.98)
+        Bar(f"tokens/s of auto, of direct's, {MANY} at once, {texts} texts", _speed(cells), least=0.98)
         for texts, cells in (("known", known), ("new", new))
     ]
     found += [
         Bar(
             f"p50 time to first token, added by auto, {texts} texts, {at} at once",
             _added(cells, at),
-            "ms",
             most=most,
+            unit="ms",
         )
         for at in (1, MANY)
         for texts, cells, most in (("new", new, 15.0), ("known", known, 2.0))
     ]
     auto = _turns(known, MANY, AUTO)
     found += [
-        Bar(f"tokens/s of auto, {MANY} at once, of the notebook's {name}", _ratio(auto, turns), "times", least=5.0)
+        Bar(f"tokens/s of auto, {MANY} at once, of the notebook's {name}", _ratio(auto, turns), least=5.0)
         for name, turns in notebook.items()
     ]
     return found

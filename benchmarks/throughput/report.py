@@ -32,11 +32,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         ]:
             yield f"  the adapter that is right was chosen for {min(right):.1%} and more of a round's requests"
 
-    def asked(bar: Mapping[str, Any]) -> str:
-        limit = f"at most {bar['most']:g}" if bar["least"] is None else f"at least {bar['least']:g}"
-        return f"{limit} {bar['unit']}"
-
-    yield from limits(document, asked)
+    yield from limits(document)
 
 
 def rows(cells: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,10 @@ from openai.types.chat import ChatCompletionMessageParam
 from adapters import AUTO
 from ui.client.connect import explain, router_url
 from ui.client.decision import Decision, read_decision
+from ui.client.route import decided
 
-SCORES_TIMEOUT_S = 5
+SCORES_WITHIN_S = 5.0
+"""An answer that is there waits no longer for the scores of those that did not give it."""
 REDRAW_S = 0.05
 """The page redraws an answer as it grows; twenty times a second looks like streaming."""
 
@@ -102,6 +104,26 @@ async def grow(
     """The answer to the last turn after each of its pieces; what fails is told in `Answer.error`, never raised."""
     request = request_of(turns, settings)
     answer = Answer()
+    async for answer in pieces(client, request, headers, hear):
+        yield answer
+    if settings.model == AUTO and answer.decision:
+        with suppress(openai.OpenAIError, ValueError):  # from the router's memory of the decision
+            scores = (await decided(client, request, within_s=SCORES_WITHIN_S)).scores
+            answer = replace(answer, decision=replace(answer.decision, scores=scores))
+    yield replace(answer, done=True)
+
+
+async def pieces(
+    client: openai.AsyncOpenAI,
+    request: dict[str, Any],
+    headers: Mapping[str, str] | None = None,
+    hear: Callable[[Any], None] = lambda _: None,
+) -> AsyncIterator[Answer]:
+    """The answer to a request's body after each of its pieces, and at its end, which is not called `done` here.
+
+    What fails is told in `Answer.error`, never raised. `headers` and `hear` as in `ask`.
+    """
+    answer = Answer()
     try:
         async for answer in _stream(client, request, headers, hear):
             yield answer
@@ -114,10 +136,6 @@ async def grow(
         started = answer.decision is not None
         answer = replace(answer, error=explain(error, router_url(client), started))
     yield answer
-    if settings.model == AUTO and answer.decision:
-        scores = await _scores(client, request)
-        answer = replace(answer, decision=replace(answer.decision, scores=scores))
-    yield replace(answer, done=True)
 
 
 def request_of(turns: Turns, settings: Settings) -> dict[str, Any]:
@@ -166,17 +184,3 @@ async def _stream(
                 text = answer.text + (choice.delta.content or "")
                 answer = replace(answer, text=text, finish_reason=choice.finish_reason or answer.finish_reason)
             yield answer
-
-
-async def _scores(client: openai.AsyncOpenAI, request: dict[str, Any]) -> dict[str, float]:
-    """All candidates' scores, from the router's memory of the decision; {} when it can't tell."""
-    router = client.with_options(base_url=router_url(client), timeout=SCORES_TIMEOUT_S)
-    try:
-        reply = await router.post("/route", body=request, cast_to=object)
-    except (openai.OpenAIError, ValueError):
-        return {}
-    scores = reply.get("scores") if isinstance(reply, dict) else None
-    if not isinstance(scores, dict):
-        return {}
-    numbers = {str(name): float(score) for name, score in scores.items() if isinstance(score, int | float)}
-    return {name: score for name, score in numbers.items() if math.isfinite(score)}

@@ -12,8 +12,8 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletionChunk
 
-from ui.client.connect import explain, router_url
-from ui.client.decision import Decision, read_decision
+from ui.client.answer import pieces
+from ui.client.decision import Decision
 from ui.client.route import dry_run
 
 AT_ONCE = 16
@@ -28,7 +28,6 @@ STOPPED = "Stopped by you."
 REPLACED = "Stopped: another comparison took its place."
 LEFT = "Stopped, because for two minutes nobody had this page open."
 FAULT = "The page failed."
-BROKEN = "The answer broke off: the stream ended before the model was done."
 
 
 @dataclass(frozen=True)
@@ -149,34 +148,26 @@ class Comparisons:
 async def answer(client: openai.AsyncOpenAI, request: dict[str, Any]) -> AsyncIterator[Column]:
     """One model's answer as it grows. Whatever fails is told in `Column.error`, never raised."""
     column, began = Column(asked=True), time.perf_counter()
+
+    def hear(chunk: ChatCompletionChunk) -> None:
+        nonlocal column
+        column = _timed(column, chunk, time.perf_counter() - began)
+
     yield column
-    create = client.chat.completions.with_streaming_response.create
-    try:
-        async with create(**request, stream=True, stream_options={"include_usage": True}) as response:
-            column = replace(column, decision=read_decision(response.headers))
-            async for chunk in await response.parse():
-                column = _grown(column, chunk, time.perf_counter() - began)
-                yield column
-        column = column if column.finish_reason else replace(column, error=BROKEN)
-    except openai.APIStatusError as error:
-        decision = read_decision(error.response.headers)
-        column = replace(column, decision=decision, error=explain(error, router_url(client)))
-    except (openai.OpenAIError, ValueError) as error:
-        column = replace(column, error=explain(error, router_url(client), started=column.decision is not None))
+    async for said in pieces(client, request | {"stream_options": {"include_usage": True}}, hear=hear):
+        column = replace(
+            column, text=said.text, decision=said.decision, finish_reason=said.finish_reason, error=said.error
+        )
+        yield column
     yield replace(column, done=True)
 
 
-def _grown(column: Column, chunk: ChatCompletionChunk, at_s: float) -> Column:
+def _timed(column: Column, chunk: ChatCompletionChunk, at_s: float) -> Column:
     if chunk.usage:
         column = replace(column, tokens=chunk.usage.completion_tokens, counted=False)
     for choice in chunk.choices:
-        finish = choice.finish_reason or column.finish_reason
-        if said := choice.delta.content:
+        if choice.delta.content:
             first = at_s if column.first_s is None else column.first_s
             tokens = column.tokens + 1 if column.counted else column.tokens
-            column = replace(
-                column, text=column.text + said, first_s=first, newest_s=at_s, tokens=tokens, finish_reason=finish
-            )
-        else:
-            column = replace(column, finish_reason=finish)
+            column = replace(column, first_s=first, newest_s=at_s, tokens=tokens)
     return column

@@ -57,11 +57,19 @@ async def dry_run(
 
     Raises openai.OpenAIError, and ValueError for an answer that is none.
     """
-    router = client.with_options(base_url=router_url(client), timeout=TIMEOUT_S)
     body = {"messages": messages} | ({"lora_select": {"threshold": dict(thresholds)}} if thresholds else {})
-    headers = {TAGS: tags.strip()} if tags.strip() else {}
-    reply = await router.post("/route", body=body, cast_to=object, options={"headers": headers})
-    return _read(reply)
+    return await decided(client, body, {TAGS: tags.strip()} if tags.strip() else {})
+
+
+async def decided(
+    client: openai.AsyncOpenAI,
+    body: Mapping[str, Any],
+    headers: Mapping[str, str] | None = None,
+    within_s: float = TIMEOUT_S,
+) -> DryRun:
+    """The same of a whole request's body. Raises as `dry_run`."""
+    router = client.with_options(base_url=router_url(client), timeout=within_s)
+    return _read(await router.post("/route", body=body, cast_to=object, options={"headers": dict(headers or {})}))
 
 
 def conversation(said: str) -> list[dict[str, str]]:
