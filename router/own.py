@@ -122,8 +122,10 @@ def _allowed(request: Request) -> None:
     """Raises NotFound or MethodNotAllowed."""
     path, methods = request.path, METHODS.get(request.path)
     if methods is None and path.startswith((ONE_MODEL, ONE_ADAPTER)):
-        tested = path.startswith(ONE_ADAPTER) and path.endswith(TEST)
-        methods = ("GET",) if path.startswith(ONE_MODEL) else ("POST",) if tested else ("DELETE",)
+        of_adapter = path.removeprefix(ONE_ADAPTER)  # without it: an adapter may be named "test"
+        methods = (
+            ("GET",) if path.startswith(ONE_MODEL) else ("POST",) if of_adapter.endswith(TEST) else ("DELETE",)
+        )
     if methods is None:
         raise NotFound(f"there is no {path} here", code="unknown_route")
     if request.method not in methods and (request.method != "HEAD" or "GET" not in methods):

@@ -24,7 +24,7 @@ def test_an_adapter_comes_and_goes(running: Running) -> None:
     live(port, running.roots, "benchmarked", ADMIN_KEY, took)
     assert took[ADD][0] > 0
     assert took[REMOVE][0] > 0
-    with pytest.raises(BenchmarkError, match="add an adapter live: 401"):
+    with pytest.raises(BenchmarkError, match="add an adapter live: 403"):
         live(port, running.roots, "another", "no key", took)
 
 

@@ -178,3 +178,4 @@ def test_a_self_test_is_for_the_admin_and_comes_back_with_its_result(up: Managed
     assert (status, "without log-probabilities" in answer["error"]["message"]) == (409, True)  # the fake, that is
     status, answer = up.admin("POST", "/nobody/test")
     assert (status, answer["error"]["message"][:27]) == (404, 'there is no adapter "nobody')
+    assert up.admin("DELETE", "/test")[0] == 404, "an adapter may have that name; this stack has none"
