@@ -45,6 +45,6 @@ def test_tables_and_plot(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_a_wholetimed_writes_the_published_file() -> None:
+def test_only_a_whole_run_writes_the_published_file() -> None:
     assert parse(["--install", "--build"]).output == ROOT / "benchmarks" / "results" / "startup.json"
     assert parse([]).output is parse(["--install"]).output is parse(["--quick"]).output is None
