@@ -135,6 +135,26 @@ def test_a_classifier_that_miscounts_fails_its_text_and_nothing_else() -> None:
     asyncio.run(scenario())
 
 
+def test_one_long_pause_refuses_nobody() -> None:
+    """The engine had all cores: the text that was being judged seems to have taken that long."""
+
+    async def scenario() -> None:
+        classifier = SlowClassifier()
+        batcher = Batcher(classifier, replace(BOUNDS, timeout_s=0.25))
+        classifier.let_go.set()
+        for number in range(3):
+            await batcher.logits(f"quick {number}")
+        classifier.let_go.clear()
+        paused = asyncio.create_task(batcher.logits("paused"))
+        await asyncio.sleep(0.6)
+        classifier.let_go.set()
+        await paused
+        await asyncio.gather(*(batcher.logits(f"next {number}") for number in range(8)))
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_more_texts_than_can_be_judged_in_time_are_refused() -> None:
     async def scenario() -> None:
         classifier = SlowClassifier()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from statistics import median
 
 from cachetools import LRUCache
 
 from router.classify import Classifier, Logits
 
-RECENT = 0.2
-"""Weight of the newest batch in the running mean of how long one text takes."""
+RECENT = 9
+"""Batches whose median tells how long one text takes. A mean would believe in a pause: where the engine has all cores
+for half a second, the text that was being judged seems to have taken so long, and those that come next are refused."""
 
 MOST_WAITING = 1000
 """Texts that wait or are judged just now. Fewer where they would take longer than `Bounds.timeout_s`, but how long
@@ -58,6 +61,7 @@ class Batcher:
         self._waiting: dict[bytes, Question] = {}
         self._judging: dict[bytes, Question] = {}
         self._worker: asyncio.Task[None] | None = None
+        self._took_s: deque[float] = deque(maxlen=RECENT)
         self._usual_s = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="classifier")
 
@@ -135,8 +139,8 @@ class Batcher:
                 return [self._classify([text])[0] for text in texts]
             log.warning("the classifier failed on a text: %s: %s", type(error).__name__, error)
             results = [error]
-        took_s = (time.perf_counter() - began) / len(texts)
-        self._usual_s += (RECENT if self._usual_s else 1) * (took_s - self._usual_s)
+        self._took_s.append((time.perf_counter() - began) / len(texts))
+        self._usual_s = median(self._took_s)
         return results
 
     def _answer(self, key: bytes, answer: asyncio.Future[Logits], result: Logits | Exception) -> None:
