@@ -11,7 +11,6 @@ import pytest
 
 from adapters import load
 from benchmarks import stacks
-from benchmarks.cliff import cells as cliff
 from benchmarks.cliff import plan as cliff_plan
 from benchmarks.cliff import report as cliff_report
 from benchmarks.cliff.engines import ALL, IN_MEMORY, ON_DISK, room
@@ -169,12 +168,20 @@ def test_tables_and_plots(document: dict[str, object], tmp_path: Path) -> None:
         for times in (1, 2)
         for order in ("r", "g")
     ]
-    section = {"engines": {}, "slower": 0.9, "begins": cliff.begins(cells), "cells": cells}
-    assert section["begins"] == {ON_DISK: {"r": 2, "g": 2}}
+    section = {"engines": {}, "cells": cells}
     of_cliff = document | {"sections": {"cliff": section}}
     assert f"{ON_DISK}, g: from 2 times the slots on" in "\n".join(cliff_report.tables(of_cliff))
     cliff_report.plot(of_cliff, tmp_path / "two.png")
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("one.png", "two.png"))
+
+
+def test_the_cliff_begins_where_it_stays_slower() -> None:
+    cells = [
+        {"times": times, "order": "r", "targets": {ALL: {}, ON_DISK: {"speed_of_reference": {"median": speed}}}}
+        for times, speed in ((4, 0.7), (1, 0.8), (1.5, 0.89), (2, 0.95), (3, 0.89))
+    ]
+    assert cliff_report.begins(cells) == {ON_DISK: {"r": 3}}
+    assert cliff_report.begins(cells[1:4]) == {ON_DISK: {"r": None}}
 
 
 def test_options_and_plans(tmp_path: Path) -> None:

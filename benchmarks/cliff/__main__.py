@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cliff.cells import SLOWER, begins, cells
+from benchmarks.cliff.cells import cells
 from benchmarks.cliff.engines import bench, room, say
 from benchmarks.cliff.options import Options, parse
 from benchmarks.cliff.plan import FULL, QUICK
@@ -36,7 +36,7 @@ def measure(options: Options) -> dict[str, Any]:
     ):
         found = [told(one) for one in interleaved(up.driver, cells(up), plan.rounds, up.watch, say)]
         say(f"{up.watch.checked} answers were checked beside the loads")
-    section = {"engines": room(plan), "slower": SLOWER, "begins": begins(found), "cells": found}
+    section = {"engines": room(plan), "cells": found}
     return result("cliff", made_by, plan, time.monotonic() - began, {"cliff": section}, [])
 
 

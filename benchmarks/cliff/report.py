@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cliff.engines import ALL
 from benchmarks.document import aligned, cell, median
 from benchmarks.throughput.rounds import PERCENTILES
 from record.drawing import COLOURS, canvas
 
 LATENCIES = ("first token: p50", "p95", "p99")
+SLOWER = 0.9
+"""Of the speed with a slot for each: where it stays below, the cliff has begun."""
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
@@ -26,10 +29,23 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
             speed, of = cell(found["tokens_per_s"]), cell(found.get("speed_of_reference"))
             rows.append([str(one["in_use"]), f"{one['times']:g} times", one["order"], name, speed, of, *first])
     yield from aligned(rows)
-    yield f"\nslower than {section['slower']:g} of the speed with a slot for each"
-    for name, orders in section["begins"].items():
+    yield f"\nslower than {SLOWER:g} of the speed with a slot for each, then and with all more adapters"
+    for name, orders in begins(section["cells"]).items():
         for order, times in orders.items():
             yield f"  {name}, {order}: " + ("never" if times is None else f"from {times:g} times the slots on")
+
+
+def begins(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """By engine and order: the working set, in slots, from which on it stays slower; None where it does not."""
+    found: dict[str, dict[str, float | None]] = {}
+    for cell in sorted(cells, key=lambda one: float(one["times"])):
+        for name, target in cell["targets"].items():
+            if name == ALL or cell["times"] <= 1:  # there all have a slot, whatever the speed was
+                continue
+            orders = found.setdefault(name, {})
+            slower = target["speed_of_reference"]["median"] < SLOWER
+            orders[cell["order"]] = (orders.get(cell["order"]) or cell["times"]) if slower else None
+    return found
 
 
 def plot(document: Mapping[str, Any], file: Path) -> None:
