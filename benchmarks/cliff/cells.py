@@ -10,6 +10,7 @@ from benchmarks.throughput.rounds import Cell
 
 RANDOM, GROUPED = "random order", "grouped by adapter"
 
+
 def cells(bench: Bench) -> list[Cell]:
     """Each number of adapters in both orders."""
     return [_cell(bench, in_use, order) for in_use in bench.plan.in_use for order in (RANDOM, GROUPED)]

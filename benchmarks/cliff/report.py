@@ -38,13 +38,13 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
 def begins(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
     """By engine and order: the working set, in slots, from which on it stays slower; None where it does not."""
     found: dict[str, dict[str, float | None]] = {}
-    for cell in sorted(cells, key=lambda one: float(one["times"])):
-        for name, target in cell["targets"].items():
-            if name == ALL or cell["times"] <= 1:  # there all have a slot, whatever the speed was
+    for measured in sorted(cells, key=lambda one: float(one["times"])):
+        for name, target in measured["targets"].items():
+            if name == ALL or measured["times"] <= 1:  # there all have a slot, whatever the speed was
                 continue
             orders = found.setdefault(name, {})
             slower = target["speed_of_reference"]["median"] < SLOWER
-            orders[cell["order"]] = (orders.get(cell["order"]) or cell["times"]) if slower else None
+            orders[measured["order"]] = (orders.get(measured["order"]) or measured["times"]) if slower else None
     return found
 
 
