@@ -15,8 +15,8 @@ from router.upstream import HttpUpstream
 
 def serve(stack: Stack, log_level: str, shared: bool = False) -> None:
     """Until a signal. `shared`: one worker of several on the stack's port. Raises ConfigError."""
-    # Before numpy is there. Its products are too small for more, and BLAS's threads wait by spinning: beside an engine
-    # that has all cores they used up what was the router's, and its answers stood still for a third of a second.
+    # Before numpy is there. Its products are too small for more, and BLAS's threads wait by spinning: beside an
+    # engine that has all cores they used up the router's share, and answers stood still for a third of a second.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     manager = os.environ.get(MANAGER)
     app = create_app(

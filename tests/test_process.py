@@ -176,6 +176,23 @@ def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
         assert not received(deaf).endswith(b"0\r\n\r\n")
 
 
+def test_a_new_text_costs_its_decision_and_nothing_more(tmp_path: Path) -> None:
+    """BLAS's idle threads would spin for 0.1 s after each, with time that the engine beside the router needs."""
+    with running(tmp_path) as router:
+        ask("POST", f"{router.url}/route", {"text": LEGAL})
+        began = cpu_s(router.process.pid)
+        for number in range(10):
+            ask("POST", f"{router.url}/route", {"text": f"{LEGAL} {number}"})
+            time.sleep(0.2)
+        assert (cpu_s(router.process.pid) - began) / 10 < 0.04
+
+
+def cpu_s(pid: int) -> float:
+    """Of the process, all threads, so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def state(port: int, peer: int) -> str | None:
     """Of the server's side of a connection, as Linux tells it."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

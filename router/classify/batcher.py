@@ -17,8 +17,8 @@ from cachetools import LRUCache
 from router.classify import Classifier, Logits
 
 RECENT = 9
-"""Batches whose median tells how long one text takes. A mean would believe in a pause: where the engine has all cores
-for half a second, the text that was being judged seems to have taken so long, and those that come next are refused."""
+"""Batches whose median tells how long one text takes. A mean would believe in a pause: where the engine has all
+cores for half a second, the text that was being judged seems to have taken so long, and the next are refused."""
 
 MOST_WAITING = 1000
 """Texts that wait or are judged just now. Fewer where they would take longer than `Bounds.timeout_s`, but how long

@@ -9,16 +9,19 @@ from typing import Any
 from lora_select_vllm.library import LibraryModelManager
 from lora_select_vllm.loading import LibraryWorkerManager
 from lora_select_vllm.trace import Rows
+from lora_select_vllm.waiting import napping
 
 
 def install() -> None:
-    """Library slots, virtual adapters, grouped rows on the CPU, and who was chosen."""
+    """Library slots, virtual adapters, who was chosen; on the CPU grouped rows, and no spinning."""
+    from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
     from vllm.v1.worker import lora_model_runner_mixin as mixin
 
     mixin.LRUCacheWorkerLoRAManager = LibraryWorkerManager  # type: ignore[misc]
     if current_platform.is_cpu():
         _set_wrapper(current_platform, "lora_select_vllm.cpu.GroupedPunica")
+        _replace(shm_broadcast.SpinCondition, "wait", napping)
     elif current_platform.is_cuda():
         _set_wrapper(current_platform, "lora_select_vllm.gpu.RoutedPunicaGPU")
     _replace(mixin.LoRAModelRunnerMixin, "set_active_loras", _traced)
