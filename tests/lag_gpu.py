@@ -1,4 +1,4 @@
-"""LAG's CUDA path on CPU tensors, vLLM's Triton kernels interpreted; test_lag_gpu runs it.
+"""LAG's CUDA path on CPU tensors, its Triton kernels and vLLM's interpreted; test_lag_gpu runs it.
 
 Float16, since the interpreter multiplies bfloat16 as integers.
 """
@@ -24,9 +24,7 @@ from tests.lag_layer import (  # isort: skip  # it makes vLLM take Triton on
     NUMBER,
     OBSERVER,
     PADDED,
-    RANK,
     ROWS,
-    SLOTS,
     VIRTUAL,
     Layer,
     cycled,
@@ -36,7 +34,8 @@ from tests.lag_layer import (  # isort: skip  # it makes vLLM take Triton on
 )
 
 from lora_select_vllm.gpu import RoutedPunicaGPU
-from lora_select_vllm.routed_op import kernel_meta
+from lora_select_vllm.kernels import FEW_ROWS, choose, expand
+from lora_select_vllm.lag import route, scores
 from lora_select_vllm.trace import Rows
 from lora_select_vllm.workers import _batch_kept, _batch_traced
 from vllm.config import VllmConfig, set_current_vllm_config
@@ -47,7 +46,6 @@ from vllm.distributed import (
     initialize_model_parallel,
     tensor_model_parallel_all_reduce,
 )
-from vllm.lora.ops.triton_ops import LoRAKernelMeta, lora_expand
 from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers
 from vllm.v1.worker.gpu.lora_utils import LoraState
 from vllm.v1.worker.gpu.model_runner import GPUModelRunner
@@ -136,36 +134,54 @@ def test_the_second_model_runners_batch_tells_whose_rows_are_which(layer: Layer)
     assert [trace.of(batch.req_ids[at])["votes"][0] for at in (1, 2)] == [3 + 4 + 5, 6 + 7 + 8 + 9]
 
 
-@pytest.mark.parametrize("rows", [1, 7, 130])
-def test_metadata_is_vllms_own(layer: Layer, rows: int) -> None:
-    slots = torch.randint(-1, SLOTS, (rows,))
-    theirs = LoRAKernelMeta.make(SLOTS, rows, device="cpu")
-    theirs.prepare_tensors(slots)
-    mapping, order, ids, count, start = kernel_meta(slots, SLOTS)
-    ours = [mapping, order, count, start, ids, torch.tensor([False]), torch.tensor([SLOTS + 1])]
-    assert groups(order, ids, count, start) == groups(
-        theirs.token_indices_sorted_by_lora_ids,
-        theirs.active_lora_ids,
-        theirs.num_tokens_per_lora,
-        theirs.lora_token_start_loc,
+@pytest.mark.parametrize(
+    ("slots", "rank", "rows", "most"), [(4, 16, 33, 2), (1, 8, 1, 1), (5, 24, 20, 3), (40, 4, 7, 40)]
+)
+def test_the_kernel_chooses_as_the_reference(slots: int, rank: int, rows: int, most: int) -> None:
+    torch.manual_seed(0)
+    libraries, layers, at = 2, 3, 2
+    z, w = torch.randn(rows, slots, rank), torch.randn(slots, 2 * rank + 1, rank)
+    if slots > 2:  # twins: of equals the first is taken
+        z[:, 2], w[2] = z[:, 1], w[1]
+    present = torch.arange(slots) != slots - 2
+    member = torch.rand(rows + 3, libraries, slots) < 0.6
+    member[0] = False
+    k, projection, observe = (torch.randint(0, top, (rows + 3,)) for top in (most, 2, 2))
+    k, projection, observe = k + 1, projection.bool(), observe.bool()
+    chosen = torch.zeros(slots, dtype=torch.int64)
+    votes, shares = torch.ones(rows + 3, layers, slots, dtype=torch.uint8), torch.zeros(rows + 3, slots)
+    best = choose(z, w, present, member, k, projection, observe, torch.tensor([at]), chosen, votes, shares)
+    its, short = member[:rows] & present, projection[:rows]
+    wanted = torch.stack([route(z, w, its[:, one], k[:rows], short) for one in range(libraries)])
+    assert best.tolist() == wanted.masked_fill(observe[:rows], -1).tolist()
+    hits = wanted.unsqueeze(-1) == torch.arange(slots)
+    assert chosen.tolist() == (hits & ~observe[:rows].view(1, -1, 1)).sum(dim=(0, 1)).tolist()
+    assert votes[:rows, at].tolist() == (1 + hits.sum(dim=0)).tolist()
+    assert (votes[rows:] == 1).all()
+    assert (votes[:, :at] == 1).all()
+    _, norm, projected = scores(z, w)
+    score = torch.where(short.unsqueeze(1), projected, norm).unsqueeze(1).masked_fill(~its, 0)
+    part = score / score.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+    torch.testing.assert_close(shares[:rows], part.sum(dim=1))
+
+
+@pytest.mark.parametrize("rows", [7, FEW_ROWS + 1])
+def test_what_was_chosen_is_added(rows: int) -> None:
+    torch.manual_seed(0)
+    slots, rank, outs, offset = 3, 24, 40, 8
+    z, b, best = (
+        torch.randn(rows, slots, rank),
+        torch.randn(slots, 1, outs, rank).half(),
+        torch.full((2, rows), -1),
     )
-    z, outputs = torch.randn(2, rows, RANK), []
-    for meta in (ours, theirs.meta_args(rows, False)):
-        assert [one.dtype for one in meta[:5]] == [torch.int32] * 5
-        outputs.append(torch.zeros(rows, sum(COLUMNS)).half())
-        lora_expand(z, list(layer.b), outputs[-1], *meta, add_inputs=True)
-    torch.testing.assert_close(*outputs, atol=0, rtol=0)
-
-
-def groups(
-    order: torch.Tensor, ids: torch.Tensor, count: torch.Tensor, start: torch.Tensor
-) -> dict[int, set[int]]:
-    """The rows of each adapter, as a kernel finds them."""
-    return {
-        one: set(order[begin : begin + rows].tolist())
-        for one, rows, begin in zip(ids.tolist(), count.tolist(), start.tolist(), strict=False)
-        if rows and one >= 0
-    }
+    best[0, ::3], best[1, ::2] = 1, 2
+    y = torch.randn(rows, offset + outs).half()
+    wanted = y.double()
+    for library in best:
+        for row in (library >= 0).nonzero().flatten():
+            wanted[row, offset:] += b[library[row], 0].double() @ z[row, library[row]].double()
+    expand(y, z, b, best.int(), offset)
+    torch.testing.assert_close(y.double(), wanted, atol=0.02, rtol=2e-3)
 
 
 def test_torch_compile_traces_it_once_for_all_steps(layer: Layer) -> None:

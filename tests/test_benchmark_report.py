@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import orjson
@@ -25,6 +27,15 @@ def test_every_benchmark_and_every_result_has_its_place() -> None:
     places = names(README.read_text(encoding="utf-8"))
     assert {file.parent.name for file in (ROOT / "benchmarks").glob("*/__main__.py")} <= set(places)
     assert {file.stem for file in report.RESULTS.glob("*.json")} <= set(places)
+
+
+def test_published_results_are_of_the_plans_in_force() -> None:
+    published = {name: found(name) for name in names(README.read_text(encoding="utf-8"))}
+    for name, document in published.items():
+        if document:
+            plans = vars(import_module(f"benchmarks.{document['benchmark']}.plan"))
+            plan = plans["GPU"] if name == "gpu" else plans["FULL"]
+            assert document["plan"] == rounded(asdict(plan)), name
 
 
 def test_tables_lists_and_paragraphs() -> None:

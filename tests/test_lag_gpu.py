@@ -1,4 +1,5 @@
-"""LAG's CUDA path, without a GPU: see lag_gpu, which needs Triton's interpreter from its process's start on."""
+"""LAG's CUDA path, without a GPU: lag_gpu needs Triton's interpreter from its process's start on, lag_compiled its
+compiler."""
 
 from __future__ import annotations
 
@@ -10,14 +11,26 @@ from pathlib import Path
 
 def test_under_tritons_interpreter() -> None:
     """All of lag_gpu; and that a start on CUDA says that it is unproven."""
-    checks = Path(__file__).with_name("lag_gpu.py")
+    assert "LAG on CUDA is unproven" in passed("lag_gpu.py", TRITON_INTERPRET="1")
+
+
+def test_kernels_compile_for_gpus_that_are_not_here() -> None:
+    """All of lag_compiled."""
+    passed("lag_compiled.py")
+
+
+def passed(checks: str, **environment: str) -> str:
+    """What pytest prints, of these checks in a process of their own."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-o", "log_cli=1", "-o", "log_cli_level=WARNING", str(checks)],
-        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        [
+            sys.executable, "-m", "pytest", "-o", "log_cli=1", "-o", "log_cli_level=WARNING",
+            str(Path(__file__).with_name(checks)),
+        ],
+        env=os.environ | environment | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=500,
         check=False,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "LAG on CUDA is unproven" in done.stdout + done.stderr
+    return done.stdout + done.stderr

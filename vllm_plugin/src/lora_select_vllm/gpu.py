@@ -1,14 +1,13 @@
 """Adapters on CUDA: vLLM's wrapper with its Triton kernels, and LAG as an operator that CUDA graphs can hold.
 
 Rows of fixed adapters go through vLLM's own code. For rows of virtual ones every call scores all library slots,
-chooses, and expands with vLLM's kernel (`routed_op`). Everything that the operator reads is in tensors that stay
-where they are, since a captured graph knows them by address: a step changes what is in them.
+chooses, and adds what was chosen (`routed_op`, `kernels`). Everything that the operator reads is in tensors that
+stay where they are, since a captured graph knows them by address: a step changes what is in them.
 
-Checked, on CPU tensors and under Triton's interpreter (tests/test_lag_gpu.py): the kernels' metadata against
-vLLM's own; fixed and routed rows, mixed, against plain torch, in float16 (the interpreter multiplies bfloat16 as
-integers); rows that a graph pads with; that torch.compile traces a layer as one graph; two ranks.
-On a GPU for two minutes (docs/lag.md): CUDA graphs, bfloat16, a whole engine; right as far as it went.
-Not checked: ranks over NCCL. Slow: each projection launches some fifty small kernels beside the expands.
+Checked, on CPU tensors and under Triton's interpreter (tests/test_lag_gpu.py): fixed and routed rows, mixed,
+against plain torch; rows that a graph pads with; that torch.compile traces a layer as one graph; two ranks; and
+that the kernels compile for several GPUs. On a GPU for two minutes (docs/lag.md), with other kernels: CUDA graphs,
+bfloat16, a whole engine; right as far as it went. Not checked: these kernels on a GPU, ranks over NCCL.
 `take_library` says at start that this is unproven.
 """
 
@@ -33,7 +32,9 @@ from lora_select_vllm.trace import Rows, Trace
 
 # Below vLLM's own name, or nobody prints it.
 logger = init_logger(f"vllm.{__name__}")
-UNPROVEN = "LAG on CUDA is unproven: it has run there for minutes only, and slowly (docs/lag.md)."
+UNPROVEN = (
+    "LAG on CUDA is unproven: an earlier form ran there for minutes, these kernels not at all (docs/lag.md)."
+)
 
 
 class SteadyTrace(Trace):
