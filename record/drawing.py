@@ -45,10 +45,14 @@ def canvas(file: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def _write_out(figure: Figure) -> None:
-    """The powers of ten of logarithmic axes, as numbers: mathematics is not parsed in this style."""
-    from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, NullFormatter
+    """The ticks of logarithmic axes, as numbers, since mathematics is not parsed in this style; powers of ten alone
+    where there are two or more."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            low, high = axis.get_view_interval()
+            if high < 100 * low and isinstance(axis.get_major_locator(), LogLocator):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             axis.set_minor_formatter(NullFormatter())
