@@ -45,7 +45,7 @@ def canvas(file: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def _write_out(figure: Figure) -> None:
-    """The ticks of logarithmic axes, as numbers, since mathematics is not parsed in this style; powers of ten alone
+    """The ticks of logarithmic axes as numbers, since mathematics is not parsed in this style; powers of ten alone
     where there are two or more."""
     from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
