@@ -12,6 +12,7 @@ from triton.compiler import ASTSource  # type: ignore[import-untyped]
 backends["cpu"] = backends["nvidia"]
 
 from lora_select_vllm import kernels  # noqa: E402
+from lora_select_vllm.spec import MOST_LIBRARIES  # noqa: E402
 
 del backends["cpu"]
 
@@ -21,35 +22,36 @@ CHOOSE = {
     "rows": "i32", "slots": "i32", "rank": "i32", "layers": "i32",
 }  # fmt: skip
 EXPAND = {
-    "z": "*fp32", "best": "*i32", "rows": "i32", "slots": "i32", "rank": "i32", "outs": "i32", "y_row": "i32",
-    "b_slot": "i32",
+    "z": "*fp32", "best": "*i32", "rows": "i32", "together": "i32", "slots": "i32", "rank": "i32", "outs": "i32",
+    "y_row": "i32", "b_slot": "i32",
 }  # fmt: skip
 SHARED_MEMORY = 48 << 10
 """Bytes that every GPU gives to a program."""
 
 
-@pytest.mark.parametrize("capability", [80, 89, 90, 100, 120])
-@pytest.mark.parametrize(("slots", "rank"), [(8, 16), (32, 64)])
+CAPABILITIES = [80, 90, 120]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(("slots", "rank"), [(8, 16), (32, 64), (128, 64)])
 def test_choosing(capability: int, slots: int, rank: int) -> None:
-    built(kernels._choose, capability, CHOOSE, {"LIBRARIES": 2, "N": slots, "R": rank})
+    built(kernels._choose, capability, CHOOSE, {"LIBRARIES": MOST_LIBRARIES, "N": slots, "R": rank})
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("weights", ["bf16", "fp16"])
-@pytest.mark.parametrize("together", [1, kernels.TOGETHER])
-def test_expanding(capability: int, weights: str, together: int) -> None:
+@pytest.mark.parametrize("rank", [16, 64])
+def test_expanding(capability: int, weights: str, rank: int) -> None:
     types = {"y": f"*{weights}", **EXPAND, "b": f"*{weights}"}
-    built(kernels._expand, capability, types, {"LIBRARIES": 2, "R": 16, "COLUMNS": 256, "ROWS": together})
+    columns = min(256, kernels.TILE // rank)
+    built(kernels._expand, capability, types, {"LIBRARIES": MOST_LIBRARIES, "R": rank, "COLUMNS": columns})
 
 
 def built(kernel: object, capability: int, types: dict[str, str], fixed: dict[str, int]) -> None:
     """Down to the GPU's own code; vLLM's own target for it."""
     names = kernel.arg_names  # type: ignore[attr-defined]
     signature = {name: "constexpr" if name in fixed else types[name] for name in names}
-    target, options = (
-        GPUTarget("cuda", capability, 32),
-        {"enable_fp_fusion": True},
-    )  # it warns where that is not said
-    done = compiled(ASTSource(kernel, signature, fixed), target=target, options=options)
+    options = {"enable_fp_fusion": True}  # it warns where that is not said
+    done = compiled(ASTSource(kernel, signature, fixed), target=GPUTarget("cuda", capability, 32), options=options)
     assert done.asm["cubin"]
     assert done.metadata.shared <= SHARED_MEMORY

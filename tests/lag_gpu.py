@@ -165,6 +165,14 @@ def test_the_kernel_chooses_as_the_reference(slots: int, rank: int, rows: int, m
     torch.testing.assert_close(shares[:rows], part.sum(dim=1))
 
 
+def test_a_row_that_has_overflowed_gets_a_member() -> None:
+    z = torch.full((1, 5, 8), torch.nan)
+    member, one = torch.tensor([[[False, True, False, True, False]]]), torch.ones(1, dtype=torch.bool)
+    counts = torch.zeros(5, dtype=torch.int64), torch.zeros(1, 1, 5, dtype=torch.uint8), torch.zeros(1, 5)
+    best = choose(z, torch.ones(5, 17, 8), member[0, 0], member, one.long(), one, ~one, torch.tensor([0]), *counts)
+    assert best.tolist() == [[1]]
+
+
 @pytest.mark.parametrize("rows", [7, FEW_ROWS + 1])
 def test_what_was_chosen_is_added(rows: int) -> None:
     torch.manual_seed(0)
@@ -238,6 +246,9 @@ def half(rank: int, port: int, folder: Path) -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    config = SimpleNamespace(max_loras=FIXED, specialize_active_lora=True)
+    config = SimpleNamespace(max_loras=FIXED, specialize_active_lora=True, max_lora_rank=64)
     with pytest.raises(ValueError, match="--specialize-active-lora"):
         RoutedPunicaGPU(PADDED, 8, "cpu", lora_config=config).take_library(LIBRARY, LAYERS)
+    config.specialize_active_lora = False
+    with pytest.raises(ValueError, match="600 library slots of rank 64, 8192 in all at most"):
+        RoutedPunicaGPU(PADDED, 8, "cpu", lora_config=config).take_library(600, LAYERS)

@@ -75,7 +75,7 @@ def made(inputs: slice = slice(None), summed: Callable[[torch.Tensor], torch.Ten
         for slot in range(SLOTS):
             rank = 0 if absent(slot, part) else ranked(slot)
             down[slot, :, rank:], up[slot, ..., rank:] = 0, 0
-    config = SimpleNamespace(max_loras=FIXED, specialize_active_lora=False)
+    config = SimpleNamespace(max_loras=FIXED, specialize_active_lora=False, max_lora_rank=RANK)
     wrapper = RoutedPunicaGPU(PADDED, 8, "cpu", lora_config=config)
     wrapper.take_library(LIBRARY, LAYERS)
     for index, told in enumerate(VIRTUAL.values()):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from statistics import median
+from statistics import median_low
 
 from cachetools import LRUCache
 
@@ -140,7 +140,7 @@ class Batcher:
             log.warning("the classifier failed on a text: %s: %s", type(error).__name__, error)
             results = [error]
         self._took_s.append((time.perf_counter() - began) / len(texts))
-        self._usual_s = median(self._took_s)
+        self._usual_s = median_low(self._took_s)
         return results
 
     def _answer(self, key: bytes, answer: asyncio.Future[Logits], result: Logits | Exception) -> None:

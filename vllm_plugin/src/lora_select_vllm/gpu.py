@@ -27,6 +27,7 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from lora_select_vllm import routed_op
 from lora_select_vllm.bank import Bank
+from lora_select_vllm.kernels import MOST
 from lora_select_vllm.tables import Tables
 from lora_select_vllm.trace import Rows, Trace
 
@@ -113,6 +114,9 @@ class RoutedPunicaGPU(PunicaWrapperGPU):  # type: ignore[misc]  # final to type 
             )
         if envs.VLLM_LORA_ENABLE_DUAL_STREAM:
             raise ValueError("LAG cannot work with VLLM_LORA_ENABLE_DUAL_STREAM=1")
+        if slots * self.lora_config.max_lora_rank > MOST:
+            rank = self.lora_config.max_lora_rank
+            raise ValueError(f"LAG on CUDA: {slots} library slots of rank {rank}, {MOST} in all at most")
         routed_op.register()
         logger.warning_once(UNPROVEN)
         tokens = len(self._token_lora_indices)

@@ -1,8 +1,9 @@
 """LAG's two Triton kernels: one chooses for every row, one adds what was chosen. Imported on CUDA only.
 
 n library slots, rank r, T rows, L libraries of a virtual adapter at most. A step of decode is bound by the number
-of launches, not by their work, so each projection has three: z = A x of all slots (a matrix product), and these.
-Both leave at once for rows of nobody's. A row's program owns its votes and shares, so these need no atomics.
+of launches, not by their work, so each projection has three: z = A x of all slots (a matrix product), and these;
+where ranks share its input, a copy and a sum besides. Both leave at once for rows of nobody's. A row's program
+owns its votes and shares, so these need no atomics.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from vllm.triton_utils import tl, triton
 
 TILE = 4096
 """Numbers of B that a program holds: columns by rank."""
+
+MOST = 1 << 13
+"""Numbers of z that a program holds, slots by rank; with four times as many it takes a minute to compile."""
 
 FEW_ROWS, TOGETHER = 256, 16
 """Above so many rows, a program takes several of them one after the other: its part of B is in the cache then."""
@@ -42,17 +46,21 @@ def _choose(
             part = tl.sum(tl.load(line + one * rank, mask=inside, other=0.0) * x, axis=1)
             square += part * part
         score = tl.sqrt_rn(square)
+        # Where z has overflowed and the score is no number, argmax would name any column, and its weights be read
+        # from anywhere.
+        score = tl.where(score < 1e30, score, 1e30)
         most, watched = tl.load(k + row), tl.load(observe + row).to(tl.int1)
         voted, share = tl.zeros([N], tl.int32), tl.zeros([N], tl.float32)
         for library in tl.static_range(LIBRARIES):
             its = tl.load(members + library * slots, mask=there, other=0).to(tl.int1) & here
             if tl.max(its.to(tl.int32), axis=0) > 0:
                 own = tl.where(its, arrow, -1.0)
-                # Of equals the first is before the others, as in lag.choose.
-                before = (own[None, :] > own[:, None]) | (
-                    (own[None, :] == own[:, None]) & (n[None, :] < n[:, None])
-                )
-                kept = its & (tl.sum(before.to(tl.int32), axis=1) < most)
+                before = tl.zeros([N], tl.int32)
+                for other in range(slots):
+                    theirs = tl.sum(tl.where(n == other, own, 0.0), axis=0)
+                    # Of equals the first is before the others, as in lag.choose.
+                    before += ((theirs > own) | ((theirs == own) & (other < n))).to(tl.int32)
+                kept = its & (before < most)
                 its_best = tl.argmax(tl.where(kept, score, -1.0), axis=0, tie_break_left=True)
                 voted += (n == its_best).to(tl.int32)
                 given = tl.where(its, score, 0.0)
@@ -67,15 +75,15 @@ def _choose(
         tl.store(total, tl.load(total, mask=there, other=0.0) + share, mask=there)
 
 
-@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "together"])  # type: ignore[untyped-decorator]
 def _expand(
-    y, z, b, best, rows, slots, rank, outs, y_row, b_slot,
-    LIBRARIES: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
+    y, z, b, best, rows, together, slots, rank, outs, y_row, b_slot,
+    LIBRARIES: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     column, j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, R)
     wide, deep = column < outs, j < rank
-    first = tl.program_id(1).to(tl.int64) * ROWS
-    for step in range(ROWS):
+    first = tl.program_id(1).to(tl.int64) * together
+    for step in range(together):
         row = first + step
         asked = row < rows
         taken = tl.full([], -1, tl.int32)
@@ -118,7 +126,7 @@ def choose(
     best = torch.empty(libraries, rows, dtype=torch.int32, device=z.device)
     _choose[(rows,)](
         z, w, present, member, k, projection, observe, layer, best, chosen, votes, shares, rows, slots, rank,
-        votes.shape[1], LIBRARIES=libraries, N=wide, R=deep, num_warps=_warps(wide * max(deep, wide)),
+        votes.shape[1], LIBRARIES=libraries, N=wide, R=deep, num_warps=_warps(wide * deep),
     )  # fmt: skip
     return best
 
@@ -130,11 +138,11 @@ def expand(y: torch.Tensor, z: torch.Tensor, b: torch.Tensor, best: torch.Tensor
     deep = triton.next_power_of_2(rank)
     columns, together = max(16, min(256, TILE // deep)), 1 if rows <= FEW_ROWS else TOGETHER
     _expand[(triton.cdiv(outs, columns), triton.cdiv(rows, together))](
-        y[:, offset:], z, b, best, rows, slots, rank, outs, y.stride(0), b.stride(0),
-        LIBRARIES=len(best), R=deep, COLUMNS=columns, ROWS=together,
+        y[:, offset:], z, b, best, rows, together, slots, rank, outs, y.stride(0), b.stride(0),
+        LIBRARIES=len(best), R=deep, COLUMNS=columns,
     )  # fmt: skip
 
 
 def _warps(numbers: int) -> int:
     """Of a program that holds so many: some 16 a thread."""
-    return int(min(8, max(1, triton.next_power_of_2(numbers) // 512)))
+    return int(min(16, max(1, triton.next_power_of_2(numbers) // 512)))

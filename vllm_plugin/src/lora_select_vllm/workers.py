@@ -14,12 +14,13 @@ from lora_select_vllm.waiting import napping
 
 def install() -> None:
     """Library slots, virtual adapters, who was chosen; on the CPU grouped rows, and no spinning."""
-    from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
     from vllm.v1.worker import lora_model_runner_mixin as mixin
 
     mixin.LRUCacheWorkerLoRAManager = LibraryWorkerManager  # type: ignore[misc]
     if current_platform.is_cpu():
+        from vllm.distributed.device_communicators import shm_broadcast
+
         _set_wrapper(current_platform, "lora_select_vllm.cpu.GroupedPunica")
         _replace(shm_broadcast.SpinCondition, "wait", napping)
     elif current_platform.is_cuda():
