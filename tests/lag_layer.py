@@ -21,7 +21,7 @@ FIXED, LIBRARY, RANK, INPUTS, COLUMNS = 2, 4, 16, 64, (48, 32)
 LAYERS, NUMBER = 3, 1
 """Of the model, and which of them this layer is in."""
 SLOTS = FIXED + LIBRARY
-ROWS, PADDED = 36, 48
+ROWS, PADDED = 24, 32
 IDS: list[int | None] = [1, 2, 3, 4, 5, 6, *range(11, 18)]
 """By slot: two fixed adapters, four members, and virtual adapters behind the slots."""
 BASE, OBSERVER = 0, 17
