@@ -59,7 +59,7 @@ def _draw_speed(axes: Axes, section: Mapping[str, Any]) -> None:
         axes.plot(TOKENS, best, "o-", color=colour, label=name)
     axes.set_yscale("log")
     axes.set(title="decisions a second, uncached, the most", xlabel="tokens of a text", xticks=TOKENS)
-    axes.legend(fontsize=8, loc="center right")
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
 def _draw_right(axes: Axes, found: Mapping[str, Any]) -> None:
