@@ -120,14 +120,18 @@ class Own:
 
 def _allowed(request: Request) -> None:
     """Raises NotFound or MethodNotAllowed."""
-    path, methods = request.path, METHODS.get(request.path)
-    if methods is None and path.startswith((ONE_MODEL, ONE_ADAPTER)):
-        of_adapter = path.removeprefix(ONE_ADAPTER)  # without it: an adapter may be named "test"
-        methods = (
-            ("GET",) if path.startswith(ONE_MODEL) else ("POST",) if of_adapter.endswith(TEST) else ("DELETE",)
-        )
+    path, methods = request.path, _methods(request.path)
     if methods is None:
         raise NotFound(f"there is no {path} here", code="unknown_route")
     if request.method not in methods and (request.method != "HEAD" or "GET" not in methods):
         allowed = " or ".join(methods)
         raise MethodNotAllowed(f"{path} takes {allowed}, not {request.method}", allow=", ".join(methods))
+
+
+def _methods(path: str) -> tuple[str, ...] | None:
+    """None: there is no such route."""
+    if path.startswith(ONE_MODEL):
+        return ("GET",)
+    if path.startswith(ONE_ADAPTER):  # looked at without it: an adapter may be named "test"
+        return ("POST",) if path.removeprefix(ONE_ADAPTER).endswith(TEST) else ("DELETE",)
+    return METHODS.get(path)

@@ -149,7 +149,8 @@ def test_one_long_pause_refuses_nobody() -> None:
         await asyncio.sleep(0.6)
         classifier.let_go.set()
         await paused
-        await asyncio.gather(*(batcher.logits(f"next {number}") for number in range(8)))
+        answers = await asyncio.gather(*(batcher.logits(f"next {number}") for number in range(8)))
+        assert [answer["law"] for answer in answers] == [len("next 0")] * 8
         batcher.close()
 
     asyncio.run(scenario())

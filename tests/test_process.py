@@ -21,6 +21,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.processes import cpu_s
 from tests.conftest import GENERAL, LABELS, LEGAL, ask, chat, wait_ready, write_stack
 from tests.servers import FakeEngine, serving
 
@@ -180,17 +181,11 @@ def test_a_new_text_costs_its_decision_and_nothing_more(tmp_path: Path) -> None:
     """BLAS's idle threads would spin for 0.1 s after each, with time that the engine beside the router needs."""
     with running(tmp_path) as router:
         ask("POST", f"{router.url}/route", {"text": LEGAL})
-        began = cpu_s(router.process.pid)
+        began = cpu_s([router.process.pid])
         for number in range(10):
             ask("POST", f"{router.url}/route", {"text": f"{LEGAL} {number}"})
             time.sleep(0.2)
-        assert (cpu_s(router.process.pid) - began) / 10 < 0.04
-
-
-def cpu_s(pid: int) -> float:
-    """Of the process, all threads, so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        assert (cpu_s([router.process.pid]) - began) / 10 < 0.04
 
 
 def state(port: int, peer: int) -> str | None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from benchmarks.processes import cpu_s
 from tests.stack import Running
 
 
 def test_the_engine_core_sleeps_while_a_worker_computes(running: Running) -> None:
     pids = [process(running, name) for name in (b"VLLM::EngineCore", b"VLLM::Worker")]
-    before = [cpu_s(pid) for pid in pids]
+    before = [cpu_s([pid]) for pid in pids]
     running.client.completions.create(
         model="legal", prompt="A tenant", max_tokens=100, temperature=0, extra_body={"ignore_eos": True}
     )
-    core, worker = (cpu_s(pid) - was for pid, was in zip(pids, before, strict=True))
+    core, worker = (cpu_s([pid]) - was for pid, was in zip(pids, before, strict=True))
     assert worker > 0.1
     assert core < worker / 2, "it has not spun as long as the worker computed"
 
@@ -23,9 +23,3 @@ def process(running: Running, name: bytes) -> int:
     """One of the stack's, by its title."""
     (pid,) = [one for one in running.children() if Path(f"/proc/{one}/cmdline").read_bytes().startswith(name)]
     return pid
-
-
-def cpu_s(pid: int) -> float:
-    """Of the process, all threads, so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

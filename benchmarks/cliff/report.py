@@ -11,17 +11,23 @@ from benchmarks.document import aligned, cell, median
 from benchmarks.throughput.rounds import PERCENTILES
 from record.drawing import COLOURS, canvas
 
-LATENCIES = ("first token: p50", "p95", "p99")
+LATENCIES = ("first token, ms: p50", "p95", "p99")
 SLOWER = 0.9
 """Of the speed with a slot for each: where it stays below, the cliff has begun."""
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[str]:
     """Lines for a terminal."""
-    machine, section = document["machine"], document["sections"]["cliff"]
+    machine = document["machine"]
     yield f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     yield f"load average before: {document['load_before']:.2g}; medians of rounds, [lowest..highest]; ms"
     yield ""
+    yield from summary(document)
+
+
+def summary(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for the README, which names the machine itself."""
+    section = document["sections"]["cliff"]
     rows = [["adapters", "of the slots", "order", "", "tokens/s", "of a slot for each", *LATENCIES]]
     for one in section["cells"]:
         for name, found in one["targets"].items():

@@ -24,6 +24,11 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
     machine = document["machine"]
     yield f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     yield f"load average before: {document['load_before']:.2g}; medians of rounds, [lowest..highest]; ms"
+    yield from summary(document)
+
+
+def summary(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for the README, which names the machine itself."""
     for name, cells in document["sections"].items():
         yield f"\n{TITLES.get(name, name)}"
         yield from aligned(list(rows(cells)))
@@ -37,7 +42,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
 
 def rows(cells: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     """A head, and a row for each target of each cell."""
-    latencies = ["first token: p50", "p95", "p99", "added to p50", "between tokens: p50", "p95", "p99"]
+    latencies = ["first token, ms: p50", "p95", "p99", "added to p50", "between tokens, ms: p50", "p95", "p99"]
     yield ["at once", "adapters", "", "tokens/s", "of direct's", *latencies]
     for one in cells:
         skew = "" if one["skew"] == "uniform" else f", {one['skew']}"
