@@ -25,16 +25,18 @@ check: $(STAMP)  ## format, lint, strict types
 	$(PY) -m mypy
 
 $(STAMP): requirements/$(BUILD).txt vllm_plugin/pyproject.toml
-	@echo "[1/3] .venv ($(BUILD) build of vLLM)"
+	@echo "[1/4] .venv ($(BUILD) build of vLLM)"
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip
 ifeq ($(BUILD),cpu)
-	@echo "[2/3] $(TORCH), from the configured index or else from PyTorch's own"
-	$(PIP) install --no-deps "$(TORCH)" || $(PIP) install --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
+	@echo "[2/4] $(TORCH), from the configured index or else from PyTorch's own"
+	$(PIP) install --no-compile --no-deps "$(TORCH)" || $(PIP) install --no-compile --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
 endif
-	@echo "[3/3] $$(grep -c == $<) packages of $<: minutes, and 3.5 GB (CPU) or more (CUDA)"
-	$(PIP) install --no-deps --progress-bar off -r $<
+	@echo "[3/4] $$(grep -c == $<) packages of $<: minutes, and 3.5 GB (CPU) or more (CUDA)"
+	$(PIP) install --no-compile --no-deps --progress-bar off -r $<
 	$(PIP) install --quiet --no-deps --no-build-isolation -e ./vllm_plugin
+	@echo "[4/4] bytecode, on all cores (pip compiles on one)"
+	@$(PY) -m compileall -q -j 0 .venv/lib >/dev/null || true  # packages have templates, too, that are no Python
 	@touch $@
 
 # Locks for Linux x86-64 and Python 3.11 to 3.13. The CPU lock leaves torch out (see TORCH above).

@@ -200,7 +200,7 @@ def test_torch_compile_traces_it_once_for_all_steps(layer: Layer) -> None:
         return torch._dynamo.lookup_backend("aot_eager")(graph, examples)
 
     compiled = torch.compile(lambda y, x: layer.add(y * 1, x) + 1, backend=backend, fullgraph=True, dynamic=True)
-    for name in ("all of LAG", "mixed"):
+    for name in ("all of LAG", "observed"):
         layer.mapped(BATCHES[name])
         x, y = torch.randn(ROWS, INPUTS).half(), torch.zeros(ROWS, sum(COLUMNS)).half()
         torch.testing.assert_close(compiled(y, x), layer.add(y.clone(), x) + 1)

@@ -23,7 +23,7 @@ from tests.lag_case import (
     power,
 )
 from tests.lag_models import Base
-from tests.lag_offline import Asked, Got, offline
+from tests.lag_offline import Asked, Got, Started, begin
 from tests.lag_reference import Lag, Model
 
 PROMPT = 32
@@ -52,7 +52,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def exact(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def exact_begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Case, Started]]:
     """Of each model, in a batch of all (prompts of many lengths, cut into steps of 512 tokens) and alone."""
     case = Case.write(tmp_path_factory.mktemp("models"), Base(), seed=1)
     tokens = case.prompt(PROMPT + len(MODELS))
@@ -60,7 +60,41 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Run:
     batches = (
         {"all": list(asked.values())} | {name: [one] for name, one in asked.items()} | dict(about_context(case))
     )
-    return Run(case, offline(case.base, batches, tmp_path_factory.mktemp("run"), **ARGS))
+    started = begin(case.base, batches, tmp_path_factory.mktemp("run"), **ARGS)
+    yield case, started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def rounded_begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Case, Started]]:
+    """The same in bfloat16, alone."""
+    case = Case.write(tmp_path_factory.mktemp("models"), Base(), seed=1, dtype=torch.bfloat16)
+    asked = {name: [case.asked(case.prompt(PROMPT), model)] for name, model in MODELS.items()}
+    started = begin(case.base, asked, tmp_path_factory.mktemp("run"), **ARGS | {"dtype": "bfloat16"})
+    yield case, started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def begun(
+    exact_begun: tuple[Case, Started], rounded_begun: tuple[Case, Started]
+) -> dict[str, tuple[Case, Started]]:
+    """Both at once: to start, an engine needs one core for half a minute."""
+    return {"exact": exact_begun, "rounded": rounded_begun}
+
+
+@pytest.fixture(scope="module")
+def exact(begun: dict[str, tuple[Case, Started]]) -> Run:
+    return run(*begun["exact"])
+
+
+@pytest.fixture(scope="module")
+def rounded(begun: dict[str, tuple[Case, Started]]) -> Run:
+    return run(*begun["rounded"])
+
+
+def run(case: Case, started: Started) -> Run:
+    return Run(case, started.got())
 
 
 def about_context(case: Case) -> Iterator[tuple[str, list[Asked]]]:
@@ -69,14 +103,6 @@ def about_context(case: Case) -> Iterator[tuple[str, list[Asked]]]:
         for at, (length, whole) in enumerate([(30, False), (40, False), (30, True)]):
             prompt = context + case.prompt(length, seed=3)
             yield f"{name}: {at}", [case.asked(prompt, model, prompt_log_probs=whole)]
-
-
-@pytest.fixture(scope="module")
-def rounded(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same in bfloat16, alone."""
-    case = Case.write(tmp_path_factory.mktemp("models"), Base(), seed=1, dtype=torch.bfloat16)
-    asked = {name: [case.asked(case.prompt(PROMPT), model)] for name, model in MODELS.items()}
-    return Run(case, offline(case.base, asked, tmp_path_factory.mktemp("run"), **ARGS | {"dtype": "bfloat16"}))
 
 
 def test_a_wrong_pairing_would_show(exact: Run) -> None:
