@@ -36,7 +36,7 @@ endif
 	$(PIP) install --no-compile --no-deps --progress-bar off -r $<
 	$(PIP) install --quiet --no-deps --no-build-isolation -e ./vllm_plugin
 	@echo "[4/4] bytecode, on all cores (pip compiles on one)"
-	@$(PY) -m compileall -q -j 0 .venv/lib >/dev/null || true  # packages have templates, too, that are no Python
+	@$(PY) -W ignore -m compileall -q -j 0 .venv/lib >/dev/null || true  # packages have templates, too, that are no Python
 	@touch $@
 
 # Locks for Linux x86-64 and Python 3.11 to 3.13. The CPU lock leaves torch out (see TORCH above).

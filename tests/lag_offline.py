@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -77,7 +76,7 @@ class Started:
 
     def stop(self) -> None:
         """And whatever it has started."""
-        with contextlib.suppress(ProcessLookupError):
+        if self.process.poll() is None:  # not yet reaped, so its id is still its own
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 

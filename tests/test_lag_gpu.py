@@ -21,8 +21,8 @@ def begun() -> Iterator[dict[str, subprocess.Popen[str]]]:
     }
     yield processes
     for one in processes.values():
-        one.kill()
-        one.wait()
+        with one:  # closes its pipe, and waits
+            one.kill()
 
 
 def test_under_tritons_interpreter(begun: dict[str, subprocess.Popen[str]]) -> None:

@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str]) -> Options:
     )
     add = parser.add_argument
     add("--section", action="append", choices=SECTIONS, help="only this one; may be given several times")
-    add("--quick", action="store_true", help="a minute, a tiny base: does it run? The numbers mean nothing")
+    add("--quick", action="store_true", help="two minutes, a tiny base: does it run? The numbers mean nothing")
     output = "the result (default: benchmarks/results/lag.json for a whole run, otherwise no file)"
     add("--output", type=Path, metavar="FILE", help=output)
     given = parser.parse_args(arguments)

@@ -45,7 +45,8 @@ def parse(arguments: Sequence[str]) -> Options:
     output = "the result (default: benchmarks/results/routing.json for a whole run, otherwise no file)"
     add("--output", type=Path, metavar="FILE", help=output)
     add("--data", action="append", type=Path, default=[], metavar="FILE", help="labelled rows beside the demo's")
-    add("--most", type=int, metavar="N", help="judge N rows of each file at most, evenly spaced (default: all)")
+    most = "judge N rows at most of the demo's and of each file's, evenly spaced (default: all)"
+    add("--most", type=int, metavar="N", help=most)
     add("--nli", metavar="MODEL", help="weights for nli: a folder or a hub id (default: see benchmarks/README.md)")
     peers = "virtual environments of the peers (default: .venv-peers)"
     add("--peers", type=Path, default=ROOT / ".venv-peers", metavar="DIR", help=peers)

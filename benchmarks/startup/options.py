@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str]) -> Options:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--install", action="store_true", help="also `make install` in a fresh clone: minutes, and 4 GB of disk")
+    add("--install", action="store_true", help="also `make install` in a fresh clone: minutes, and 5 GB of disk")
     add("--build", action="store_true", help="also `python -m demo build` from nothing: minutes")
     add("--quick", action="store_true", help="one boot, one adapter: does it run? The numbers mean little")
     output = "the result (default: benchmarks/results/startup.json with --install and --build, otherwise no file)"
