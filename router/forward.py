@@ -17,13 +17,16 @@ from router.cache import ResponseCache, Stored
 from router.call import Call
 from router.endpoints import filled
 from router.engine import Engine
-from router.errors import ApiError, BadRequest
+from router.errors import ApiError, BadRequest, NotFound
 from router.roster import Roster
 from router.sse import count, is_error, is_last, whole_events
 from router.upstream import Answer, Refused, Upstream, UpstreamError
 from router.usage import MARK, note, without_usage
 
 log = logging.getLogger(__name__)
+
+NO_ROUTE = b'{"detail":"Not Found"}'
+"""What vLLM answers where it has no such route at all; of a model it says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Forwarder:
         if opened.answer.status == 404:
             self._engine.look()
         try:
+            if opened.first == NO_ROUTE:  # embeddings, of a base that only generates
+                raise NotFound(f"the engine has no {call.endpoint.path} with this base", code="unknown_route")
             keep = key if opened.answer.status == 200 and call.routed.asked_for == body["model"] else None
             if opened.rest is None:
                 await self._whole(call, opened, keep)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adapters import ConfigError, ControlError, Stack, load
 from serve import init, manage
+from serve.process.lock import owner
 from serve.process.supervisor import StartError
 from serve.run import ENGINE, run
 from serve.stack import Plan, check_ports, plan
@@ -46,7 +47,7 @@ def main() -> int:
         for note in planned.notes:
             say(note)
         if arguments.command == "check":
-            return _check(stack, planned)
+            return _check(stack, planned, arguments.run_dir)
         if arguments.command == "engine":
             planned = _engine_alone(stack, planned)
         for line in planned.broken:
@@ -77,13 +78,16 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _check(stack: Stack, planned: Plan) -> int:
+def _check(stack: Stack, planned: Plan, run_dir: Path) -> int:
     for service in planned.services:
         env = " ".join(f"{key}={_shown(key, value)}" for key, value in service.env.items())
         say(f"{service.name}: {service.url}: {env} {shlex.join(service.argv)}")
     if planned.broken:
         raise ConfigError("\n".join(planned.broken))
-    check_ports(stack)
+    if pid := owner(run_dir):  # it may be this very stack, whose edited file is checked before a reload
+        say(f"ports: not tried, a stack runs in {run_dir} (pid {pid})")
+    else:
+        check_ports(stack)
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from adapters import Stack
+from serve.engine.base import saved_in
 from serve.engine.command import engine_command
 from serve.engine.machine import installed_build, this_machine
 from serve.lint.files import FileError, read_json
@@ -94,7 +95,8 @@ def _derived(stack: Stack, ranks: dict[str, int], config: dict[str, Any] | None)
     yield _beside(f"    # max-cpu-loras: {command.room.host}", "adapters in host memory")
     if command.estimate:
         yield _beside(f"    # max-model-len: {command.estimate.length}", "tokens of a request and its answer")
-        yield _beside(f"    # dtype: {command.estimate.dtype}", "as the base's config says")
+        saved = saved_in(config or {}) or "a type it does not name"
+        yield _beside(f"    # dtype: {command.estimate.dtype}", f"the base is saved in {saved}")
 
 
 def _word(text: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from adapters import (
+    ConfigError,
     ControlError,
     Manage,
     check_writable,
     drop_adapter,
+    load,
     named_adapter,
     save_adapter,
     seen_from,
@@ -69,16 +72,25 @@ def _test(manage: Manage, told: argparse.Namespace) -> None:
 
 
 def _remove(manage: Manage, told: argparse.Namespace) -> None:
+    file = Path(manage.call("GET", "/adapters")["file"])
     if told.save:  # first: the file may have a reason to keep it
-        file = Path(manage.call("GET", "/adapters")["file"])
         drop_adapter(file, told.name)
         print(f"{file}: adapters.{told.name} is gone")
     manage.call("DELETE", f"/adapters/{quote(told.name, safe='')}")
-    print(f"{told.name}: removed")
+    print(f"{told.name}: removed{_comes_back(file, told.name)}")
+
+
+def _comes_back(file: Path, name: str) -> str:
+    with suppress(ConfigError):  # no reason to fail: it is removed
+        if name in load(file).adapters:
+            return f"; {file} still has it, so the next reload or start adds it again (--save takes it out there)"
+    return ""
 
 
 def _reload(manage: Manage, _: argparse.Namespace) -> None:
-    print("\n".join(manage.call("POST", "/reload")["done"]))
+    file = manage.call("GET", "/adapters")["file"]
+    done = manage.call("POST", "/reload")["done"]
+    print("\n".join((f"{file}: read", *done)))
 
 
 COMMANDS: dict[str, Callable[[Manage, argparse.Namespace], None]] = {

@@ -85,6 +85,7 @@ def test_what_is_commented_out_is_what_the_engine_gets(folder: Path, capsys: pyt
     derived = preflight(load(output)).command
     assert derived is not None
     spelled = output.read_text().replace("  # max_loras", "  max_loras").replace("    # max-", "    max-")
+    assert re.search(r"# dtype: bfloat16 +# the base is saved in a type it does not name", spelled)
     (folder / "set.yaml").write_text(spelled.replace("    # dtype", "    dtype"))
     decided = preflight(load(folder / "set.yaml")).command
     assert decided is not None

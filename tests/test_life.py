@@ -338,8 +338,15 @@ def test_an_edited_file_is_applied_as_a_difference(running: Running, guest: Path
         data["adapters"]["finance"]["system_prompt"] = "Be brief."
         running.stack.file.write_text(yaml.safe_dump(data, sort_keys=False))
         told = serve(running, "reload")
-        assert told.stdout.splitlines() == ["finance: described anew", "guest: added"]
+        read = f"{running.stack.file}: read"
+        assert told.stdout.splitlines() == [read, "finance: described anew", "guest: added"]
+        assert serve(running, "reload").stdout.splitlines() == [read, "nothing differs"]
         assert greedy(running, "guest") == greedy(running, "medical")
+        checked = serve(running, "check", "--config", str(running.stack.file))
+        assert (checked.returncode, "ports: not tried" in checked.stdout) == (0, True), checked
+        removed = serve(running, "remove", "guest")
+        assert (removed.returncode, "still has it, so the next reload" in removed.stdout) == (0, True), removed
+        assert "guest: added" in serve(running, "reload").stdout
         running.stack.file.write_text("adapters: [")
         wrong = serve(running, "reload")
         assert (wrong.returncode, "line 1" in wrong.stderr) == (1, True)

@@ -21,7 +21,7 @@ import pytest
 from adapters import ConfigError
 from serve.process.alive import answers, engine_alive
 from serve.process.child import Child, Service, State
-from serve.process.lock import hold
+from serve.process.lock import hold, owner
 from serve.process.log import MAX_BYTES
 from serve.process.procfs import lives, members, shared_files, sweep
 from serve.process.supervisor import StartError, Supervisor
@@ -401,8 +401,11 @@ def watcher(pid: int) -> int:
 def test_a_second_serve_refuses_with_the_pid_of_the_first(tmp_path: Path) -> None:
     file = write_stack(tmp_path, "http://127.0.0.1:1")
     command = [sys.executable, "-m", "serve", "--config", str(file), "--run-dir", str(tmp_path / "run")]
+    assert owner(tmp_path / "run") is None
     with hold(tmp_path / "run"):
+        assert owner(tmp_path / "run") == str(os.getpid())
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert owner(tmp_path / "run") is None
     assert done.returncode == 2, done.stderr
     assert done.stderr == (
         f"--run-dir {tmp_path}/run: in use by `python -m serve` with pid {os.getpid()}: end that one first, "

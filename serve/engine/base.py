@@ -29,8 +29,13 @@ def dtype_of(stack: Stack, base: Mapping[str, Any]) -> str:
     asked = str(stack.engine_args.get("dtype", "auto"))
     if asked in DTYPES:
         return {"float": "float32", "half": "float16"}.get(asked, asked)
-    own = str(base.get("dtype") or base.get("torch_dtype") or "float32").removeprefix("torch.")
+    own = saved_in(base)
     return own if own in ("bfloat16", "float16") else "bfloat16"
+
+
+def saved_in(base: Mapping[str, Any]) -> str:
+    """The type that the base's config.json names; "" for none."""
+    return str(base.get("dtype") or base.get("torch_dtype") or "").removeprefix("torch.")
 
 
 def in_files(stack: Stack) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters import DATA_FREE, Stack
 from serve.engine import memory
-from serve.engine.base import dtype_of
+from serve.engine.base import dtype_of, saved_in
 from serve.engine.machine import OURS, Build, Machine
 from serve.engine.memory import Estimate, Room, room
 from serve.engine.quantization import method
@@ -147,8 +147,8 @@ def _told(stack: Stack, base: dict[str, Any] | None) -> list[str]:
     """What vLLM reads from the base's config."""
     told = []
     if base and "dtype" not in stack.engine_args:
-        own = base.get("dtype") or base.get("torch_dtype")
-        told.append(f"engine: {dtype_of(stack, base)}: the base is saved in {own or 'a type it does not name'}")
+        saved = saved_in(base) or "a type it does not name"
+        told.append(f"engine: {dtype_of(stack, base)}: the base is saved in {saved}")
     quantized, key = method(stack, base)
     if quantized:
         told.append(f"engine: the base is quantised, {quantized} ({key}); adapters are not")

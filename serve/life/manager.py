@@ -278,4 +278,4 @@ class Manager:
                 done.append(f"{name}: refused: {error}")
             else:
                 done += report.changed(name, known, self._table.of(name))
-        return [*done, *report.stays(self._adapters, stack)] or ["nothing differs"]
+        return [*(done or ["nothing differs"]), *report.stays(self._adapters, stack)]

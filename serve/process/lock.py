@@ -20,6 +20,21 @@ WAIT_S = 10.0
 """For what a killed supervisor left behind to be killed, too (serve/process/watch.py)."""
 
 
+def owner(run_dir: Path) -> str | None:
+    """The pid of the supervisor that owns the folder, if one does."""
+    try:
+        descriptor = os.open(run_dir / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.pread(descriptor, 32, 0).decode() or "unknown"
+    finally:
+        os.close(descriptor)
+    return None
+
+
 @contextlib.contextmanager
 def hold(run_dir: Path) -> Iterator[int]:
     """Own the folder for the time of the block; yields the lock's descriptor, for `Supervisor(lock=…)`.
