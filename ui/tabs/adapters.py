@@ -39,7 +39,7 @@ TO_FORM = """() => requestAnimationFrame(() => {
 TO_HEADING = "() => document.querySelector('#ls-adapters-form > .label-wrap').focus({preventScroll: true})"
 IN_SIGHT = "element.scrollIntoView({block: 'nearest'});"
 TO_SAID = f"() => {{ const element = document.getElementById('ls-adapters-said'); {IN_SIGHT} }}"
-"""What is said below the form's button is scrolled to when it begins and, with a new card above it, when it ends."""
+"""What is said below the form's button is scrolled to when it begins and, with a new card above, when it ends."""
 REFUSED = (401, 403, 404)
 """What is wrong then is no matter of time: nothing of what was seen before is shown."""
 
