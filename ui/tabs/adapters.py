@@ -37,7 +37,7 @@ TO_FORM = """() => requestAnimationFrame(() => {
 })"""
 """Cards fill the window, so the form that one of them opens is out of sight."""
 TO_HEADING = "() => document.querySelector('#ls-adapters-form > .label-wrap').focus({preventScroll: true})"
-IN_SIGHT = "element.scrollIntoView({block: 'nearest'});"
+IN_SIGHT = "element?.scrollIntoView({block: 'nearest'});"
 TO_SAID = f"() => {{ const element = document.getElementById('ls-adapters-said'); {IN_SIGHT} }}"
 """What is said below the form's button is scrolled to when it begins and, with a new card above, when it ends."""
 REFUSED = (401, 403, 404)
