@@ -39,6 +39,7 @@ from ui.tabs.adapters import EVERY_S
 LONG = "an-adapter-whose-name-is-far-longer-than-any-card-is-wide-and-then-some"
 T = TypeVar("T")
 TOLD = "#ls-adapters-told"
+SAID = "#ls-adapters-said"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,12 @@ def card(page: Page, name: str) -> Locator:
 
 def told(page: Page, text: str | re.Pattern[str], timeout_s: float = 20) -> None:
     expect(page.locator(TOLD)).to_contain_text(text, timeout=timeout_s * 1000)
+
+
+def said(page: Page, text: str, timeout_s: float = 20) -> None:
+    """By the form, and in sight."""
+    expect(page.locator(SAID)).to_contain_text(text, timeout=timeout_s * 1000)
+    expect(page.locator(SAID)).to_be_in_viewport(ratio=0.9)
 
 
 # --- the key ----------------------------------------------------------------------------------------------------
@@ -267,10 +274,10 @@ def test_an_adapter_is_added_updated_and_removed(page: Page, router: Managed, gu
     page.get_by_role("button", name="Add an adapter").click()
     fill(page, Name=guest, Path=ROOTS, Label="cooking, recipes")
     page.get_by_role("button", name="Load, test and serve it").click()
-    told(page, "so far")
+    said(page, "so far")
     expect(card(page, guest).locator(".ls-state")).to_have_text("loading", timeout=10_000)
     router.shelf.go.set()
-    told(page, "guest serves, version 1. It took")
+    said(page, "guest serves, version 1. It took")
     expect(card(page, guest).locator(".ls-state")).to_have_text("serving")
     expect(box(page, "Name")).to_be_hidden()
 
@@ -279,7 +286,7 @@ def test_an_adapter_is_added_updated_and_removed(page: Page, router: Managed, gu
     expect(box(page, "Path")).to_have_value(ROOTS)
     fill(page, Label="cooking, kitchens")
     page.get_by_role("button", name="Load, test and serve it").click()
-    told(page, "guest serves")
+    said(page, "guest serves")
     expect(card(page, guest)).to_contain_text("cooking, kitchens")
     assert router.manager.known(guest) == {"path": ROOTS, "label": "cooking, kitchens"}
 
@@ -307,6 +314,25 @@ def box(page: Page, label: str) -> Locator:
 
 
 @needs_browser
+def test_update_leads_to_the_form_and_cancel_back_to_adding(chromium: Browser, wire: Recorder) -> None:
+    with page_at(chromium, wire.url, **PHONE) as page:
+        unlock(page)
+        form = page.locator("#ls-adapters-form")
+        expect(form).not_to_be_in_viewport()
+        card(page, "legal").get_by_role("button", name="Update").click()
+        expect(box(page, "Name")).to_be_focused()
+        expect(box(page, "Name")).to_be_in_viewport(ratio=1)
+        expect(box(page, "Name")).to_have_value("legal")
+        form.get_by_role("button", name="Cancel").click()
+        heading = form.get_by_role("button", name="Add an adapter")
+        expect(heading).to_be_focused()
+        heading.click()
+        expect(box(page, "Name")).to_have_value("")
+        expect(box(page, "Path")).to_have_value("")
+        expect(form.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+@needs_browser
 def test_what_is_refused_is_told_and_the_form_stays(page: Page, router: Managed, guest: str) -> None:
     def refuses() -> None:
         raise Refused(f"rank 64 {HOSTILE}")
@@ -316,16 +342,16 @@ def test_what_is_refused_is_told_and_the_form_stays(page: Page, router: Managed,
     fill(page, Name=guest, Path=ROOTS, Label=f"x {HOSTILE}")
     send = page.get_by_role("button", name="Load, test and serve it")
     send.click()
-    told(page, f"Adding guest: Refused: rank 64 {HOSTILE}")
+    said(page, f"Adding guest: Refused: rank 64 {HOSTILE}")
     expect(box(page, "Path")).to_have_value(ROOTS)
     expect(card(page, guest).locator(".ls-state")).to_have_text("broken")
     expect(card(page, guest)).to_contain_text(HOSTILE)
     expect(card(page, guest).locator(".ls-card-label")).to_have_text(f"x {HOSTILE}")
-    assert page.locator(".ls-card img, #ls-adapters-told img").count() == 0
+    assert page.locator(".ls-card img, #ls-adapters-said img").count() == 0
     assert page.evaluate("window.hacked") is None
     fill(page, Path="/etc")
     send.click()
-    told(page, "is not below any of them")
+    said(page, "is not below any of them")
 
 
 @needs_browser
@@ -379,7 +405,7 @@ def test_a_real_adapter_is_added_tested_and_removed(running: Running, chromium: 
         page.get_by_role("button", name="Add an adapter").click()
         fill(page, Name="page", Path=str(folder), Label="gardening, roses, lawns")
         page.get_by_role("button", name="Load, test and serve it").click()
-        told(page, "page serves, version", 60)
+        said(page, "page serves, version", 60)
         expect(card(page, "page")).to_contain_text("16")  # its rank
         card(page, "page").get_by_role("button", name="Self-test").click()
         told(page, "page passed: its answers are", 60)
@@ -402,6 +428,16 @@ def test_whatever_a_card_is_given_stays_text() -> None:
     assert "<img" not in html
     assert "{" not in html
     assert "$" not in html
+
+
+def test_a_virtual_model_is_nowhere_and_has_no_size() -> None:
+    own, mixed = cards([Adapter("legal", version="1")], [Adapter("lag", version="1")], Sample(), "").split(
+        "Virtual"
+    )
+    for name in ("Where", "Rank", "Size"):
+        assert name in own
+        assert name not in mixed
+    assert "Requests" in mixed
 
 
 def test_the_form_asks_for_what_differs() -> None:

@@ -260,6 +260,9 @@ def test_an_answer_can_be_stopped_asked_again_and_its_question_edited(page: Page
     browser.button(page, "Edit").click()
     edited = page.locator("#ls-talk textarea")
     expect(edited).to_have_value("And a <b>scald</b> & hold?")
+    assert edited.evaluate("box => [box.offsetWidth, box.offsetHeight]") == [38 * 16, 4.5 * 16]
+    edited.fill("And a scald? " * 200)
+    assert edited.evaluate("box => box.offsetHeight > 200 && box.offsetHeight < innerHeight / 2")
     edited.press("Escape")
     expect(edited).to_have_count(0)
     page.locator('#ls-talk button[aria-label="Edit"]').first.click()
@@ -410,6 +413,11 @@ def test_a_badge_escapes_whatever_it_is_given() -> None:
     assert "<img" not in html
     assert "<b>" not in html
     assert "{" not in html
+
+
+def test_a_badge_says_whether_the_choice_was_remembered() -> None:
+    assert "chosen by content in 3.1 ms" in badge(Decision("law", "classified", 0.9, 3.1, {}))
+    assert "chosen by content (remembered)" in badge(Decision("law", "classified", 0.9, 0.0, {}))
 
 
 def test_many_scores_are_cut_to_the_best() -> None:

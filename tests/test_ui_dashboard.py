@@ -23,7 +23,7 @@ from ui.client.connect import connect
 from ui.client.curves import Point, point, whole
 from ui.client.history import EVERY_S, History, View
 from ui.client.metrics import Sample, parse, quantile, since
-from ui.parts.board import NO_REQUESTS, board
+from ui.parts.board import board
 from ui.parts.chart import Chart, Curve, chart, summary
 from ui.parts.words import count, rate, seconds, size
 from ui.tabs.dashboard import looking
@@ -86,7 +86,9 @@ def tile(page: Page, name: str) -> Locator:
 
 @needs_browser
 def test_requests_become_numbers_and_curves_that_a_reload_keeps(page: Page, router: Managed) -> None:
-    expect(page.locator("#ls-dashboard")).to_contain_text(NO_REQUESTS, timeout=15_000)
+    expect(page.locator("#ls-dashboard")).to_contain_text(
+        re.compile(r"No request in the last [\d.]+ s: nobody"), timeout=15_000
+    )
     traffic(router)
     row = page.locator(".ls-models tr:has(th[title='legal'])")
     expect(row).to_contain_text("6", timeout=15_000)  # chosen three times, named three times
@@ -297,6 +299,11 @@ def test_many_models_are_drawn_as_others() -> None:
 )
 def test_numbers_are_short(told: str, words: str) -> None:
     assert told == words
+
+
+def test_silence_is_told_of_no_time_before_somebody_looked() -> None:
+    quiet = tuple(samples((100, 7), (104, 7)))
+    assert "No request in the last 4 s: nobody looked before." in board(View(quiet, (Point(104),)), now=105.0)
 
 
 def test_a_view_of_two_moments_keeps_what_it_knew() -> None:

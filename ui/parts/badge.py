@@ -79,4 +79,4 @@ def _switched(model: str, before: str | None) -> str:
 def _time(decision: Decision) -> str:
     if decision.reason != "classified" or decision.classify_ms is None:
         return ""
-    return f" in {decision.classify_ms:.1f} ms" if decision.classify_ms else ", as before"
+    return f" in {decision.classify_ms:.1f} ms" if decision.classify_ms else " (remembered)"

@@ -23,7 +23,7 @@ NOBODY = "no model chosen"
 
 OTHERS = "others"
 FIRST = "Measuring. The first numbers are here in a few seconds."
-NO_REQUESTS = "Nobody has asked anything in the last minutes. The curves begin with the next request."
+NO_REQUESTS = "No request in the last {}: nobody looked before. The curves begin with the next one."
 Told = Callable[[float], str]
 
 
@@ -39,8 +39,13 @@ def board(view: View, now: float) -> str:
     if len(view.samples) < 2:
         head += notice(FIRST, error=False)
     elif not sum(total.requests.values()):
-        head += notice(NO_REQUESTS, error=False)
+        head += notice(_silence(view), error=False)
     return f'<div class="ls-board">{head}{_tiles(view.points[-1])}{_charts(view)}{_models(total)}</div>'
+
+
+def _silence(view: View) -> str:
+    """How long nobody asked, as far as is known: it is counted only while somebody looks."""
+    return NO_REQUESTS.format(seconds(view.samples[-1].at - view.samples[0].at))
 
 
 def _tiles(now: Point) -> str:

@@ -35,12 +35,13 @@ def cards(adapters: Sequence[Adapter], virtual: Sequence[Adapter], seen: Sample,
     if not adapters:
         return notice(NONE, error=False)
     own = "".join(_card(one, seen, _buttons(one, removing)) for one in adapters)
-    mixed = "".join(_card(one, seen, "") for one in virtual)
+    mixed = "".join(_card(one, seen, "", weights=False) for one in virtual)
     more = f'<h2 class="ls-cards-of">Virtual models</h2><div class="ls-cards">{mixed}</div>' if mixed else ""
     return f'<div class="ls-cards">{own}</div>{more}'
 
 
-def _card(one: Adapter, seen: Sample, buttons: str) -> str:
+def _card(one: Adapter, seen: Sample, buttons: str, weights: bool = True) -> str:
+    """`weights`: whether it has some of its own, which are somewhere and have a size; a virtual model has none."""
     label = str(one.keys.get("label") or "")
     named = text(one.name)
     state = one.state if one.state in STATES else ""
@@ -50,7 +51,7 @@ def _card(one: Adapter, seen: Sample, buttons: str) -> str:
         f'<span class="ls-state ls-state-{state}">{text(one.state)}</span></header>'
         + (f'<p class="ls-card-label" title="{text(label)}">{text(label)}</p>' if label else "")
         + (f'<p class="{_kind(one)}">{text(one.reason)}</p>' if one.reason else "")
-        + _numbers(one, seen)
+        + _numbers(one, seen, weights)
         + (proof(one.proof) if one.proof else "")
         + buttons
         + "</article>"
@@ -62,14 +63,17 @@ def _kind(one: Adapter) -> str:
     return "ls-error" if failed else "ls-card-note"
 
 
-def _numbers(one: Adapter, seen: Sample) -> str:
+def _numbers(one: Adapter, seen: Sample, weights: bool) -> str:
     """What of it is counted by model: of weighted versions, what all of them did together."""
     first = quantile(seen.first_byte.get(one.model, {}), 0.5)
-    told = (
-        ("Version", one.version or UNKNOWN),
+    own = (
         ("Where", _where(one)),
         ("Rank", UNKNOWN if one.rank is None else str(one.rank)),
         ("Size", UNKNOWN if one.size_bytes is None else size(one.size_bytes)),
+    )
+    told = (
+        ("Version", one.version or UNKNOWN),
+        *(own if weights else ()),
         ("Under way", UNKNOWN if one.under_way is None else count(one.under_way)),
         ("Requests", count(seen.requests.get(one.model, 0.0))),
         ("Errors", count(seen.errors.get(one.model, 0.0))),

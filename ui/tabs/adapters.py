@@ -30,6 +30,16 @@ STEP_S = 0.5
 ADD = "Add an adapter"
 LOCKED = "Adapters are shown to the router's admin alone (router.admin_key): type the key."
 SINCE = "Requests, errors and the first byte's median: of all since the router's start."
+TO_FORM = """() => requestAnimationFrame(() => {
+  const form = document.getElementById("ls-adapters-form");
+  form.scrollIntoView();
+  form.querySelector("input, textarea").focus({preventScroll: true});
+})"""
+"""Cards fill the window, so the form that one of them opens is out of sight."""
+TO_HEADING = "() => document.querySelector('#ls-adapters-form > .label-wrap').focus({preventScroll: true})"
+IN_SIGHT = "element?.scrollIntoView({block: 'nearest'});"
+TO_SAID = f"() => {{ const element = document.getElementById('ls-adapters-said'); {IN_SIGHT} }}"
+"""What is said below the form's button is scrolled to when it begins and, with a new card above, when it ends."""
 REFUSED = (401, 403, 404)
 """What is wrong then is no matter of time: nothing of what was seen before is shown."""
 
@@ -55,7 +65,10 @@ def create(page: Page) -> None:
         gr.HTML(notice(SINCE, error=False), js_on_load=None, apply_default_css=False)
         with gr.Accordion(ADD, open=False, elem_id="ls-adapters-form") as fold:
             form = _fields()
-            send = gr.Button("Load, test and serve it", variant="primary")
+            with gr.Row():
+                send = gr.Button("Load, test and serve it", variant="primary")
+                cancel = gr.Button("Cancel", scale=0, min_width=96, visible=False)
+        said = _notice("ls-adapters-said", IN_SIGHT)
     beat = pulse(EVERY_S)
     look, known, looked = looking(page.client), [page.admin_key, removing, seen], [problem, whole, shown, seen]
     gr.on([beat.tick, page.admin_key.change], look, known, looked, **HIDDEN)
@@ -63,13 +76,18 @@ def create(page: Page) -> None:
     acted = shown.click(acting(page.client), page.admin_key, [told, removing], trigger_mode="multiple", **HIDDEN)
     acted.then(look, known, looked, **HIDDEN).then(page.offered, None, [page.models, page.tags], **HIDDEN)
     removing.change(look, known, looked, **HIDDEN)
-    shown.edit(_edited, seen, [fold, before, *form], **HIDDEN)
-    added = send.click(adding(page.client), [page.admin_key, before, *form], [told, fold, before, *form], **HIDDEN)
-    added.then(look, known, looked, **HIDDEN).then(page.offered, None, [page.models, page.tags], **HIDDEN)
+    filled = [said, fold, cancel, before, *form]
+    shown.edit(_edited, seen, filled, **HIDDEN).then(None, js=TO_FORM, **HIDDEN)
+    cancel.click(lambda: (_told(""), *_emptied()), None, filled, **HIDDEN).then(None, js=TO_HEADING, **HIDDEN)
+    added = send.click(adding(page.client), [page.admin_key, before, *form], filled, **HIDDEN)
+    added.then(look, known, looked, **HIDDEN).then(
+        page.offered, None, [page.models, page.tags], js=TO_SAID, **HIDDEN
+    )
 
 
-def _notice(elem_id: str) -> gr.HTML:
-    return gr.HTML(visible=False, js_on_load=None, apply_default_css=False, elem_id=elem_id)
+def _notice(elem_id: str, script: str | None = None) -> gr.HTML:
+    """`script` runs each time that it comes up."""
+    return gr.HTML(visible=False, js_on_load=script, apply_default_css=False, elem_id=elem_id)
 
 
 def _told(html: str) -> gr.HTML:
@@ -143,8 +161,9 @@ def adding(client: openai.AsyncOpenAI) -> Callable[..., AsyncIterator[tuple[Any,
         form = Form(**{field: value for field, value in given.items() if value is not None})  # None: never shown
         if before.name != form.name.strip():
             before = Form()
+        emptied = _emptied()
+        yield _told(""), *[gr.skip()] * len(emptied)  # what comes next comes up anew, and so in sight
         async for told, done in _working(f"Adding {form.name.strip()}", _added(client, key, form, before)):
-            emptied = (gr.Accordion(ADD, open=False), Form(), *astuple(Form()))
             yield _told(told), *(emptied if done else [gr.skip()] * len(emptied))
 
     return add
@@ -153,7 +172,18 @@ def adding(client: openai.AsyncOpenAI) -> Callable[..., AsyncIterator[tuple[Any,
 def _edited(seen: Seen, event: gr.EventData) -> tuple[Any, ...]:
     known = next((one for one in seen.adapters if one.model == str(event.name)), None)
     form = Form.of(known) if known else Form()
-    return gr.Accordion(f"Update {form.name}", open=True), form, *astuple(form)
+    return (
+        _told(""),
+        gr.Accordion(f"Update {form.name}", open=True),
+        gr.Button(visible=True),
+        form,
+        *astuple(form),
+    )
+
+
+def _emptied() -> tuple[Any, ...]:
+    """The form as it is before anything was typed: one to add with."""
+    return gr.Accordion(ADD, open=False), gr.Button(visible=False), Form(), *astuple(Form())
 
 
 async def _working(what: str, work: Awaitable[str]) -> AsyncIterator[tuple[str, bool]]:
