@@ -87,7 +87,7 @@ def tile(page: Page, name: str) -> Locator:
 @needs_browser
 def test_requests_become_numbers_and_curves_that_a_reload_keeps(page: Page, router: Managed) -> None:
     expect(page.locator("#ls-dashboard")).to_contain_text(
-        re.compile(r"No request in the last [\d.]+ s: nobody"), timeout=15_000
+        re.compile(r"No request in the last [\d.]+ s, which"), timeout=15_000
     )
     traffic(router)
     row = page.locator(".ls-models tr:has(th[title='legal'])")
@@ -303,7 +303,9 @@ def test_numbers_are_short(told: str, words: str) -> None:
 
 def test_silence_is_told_of_no_time_before_somebody_looked() -> None:
     quiet = tuple(samples((100, 7), (104, 7)))
-    assert "No request in the last 4 s: nobody looked before." in board(View(quiet, (Point(104),)), now=105.0)
+    assert "No request in the last 4 s, which is all that this page has seen." in board(
+        View(quiet, (Point(104),)), now=105.0
+    )
 
 
 def test_a_view_of_two_moments_keeps_what_it_knew() -> None:

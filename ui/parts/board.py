@@ -23,7 +23,9 @@ NOBODY = "no model chosen"
 
 OTHERS = "others"
 FIRST = "Measuring. The first numbers are here in a few seconds."
-NO_REQUESTS = "No request in the last {}: nobody looked before. The curves begin with the next one."
+NO_REQUESTS = (
+    "No request in the last {}, which is all that this page has seen. The curves begin with the next one."
+)
 Told = Callable[[float], str]
 
 
