@@ -87,7 +87,7 @@ class Forwarder:
         if opened.answer.status == 404:
             self._engine.look()
         try:
-            if opened.first == NO_ROUTE:  # embeddings, of a base that only generates
+            if opened.answer.status == 404 and opened.first == NO_ROUTE:  # embeddings, of a base that generates
                 raise NotFound(f"the engine has no {call.endpoint.path} with this base", code="unknown_route")
             keep = key if opened.answer.status == 200 and call.routed.asked_for == body["model"] else None
             if opened.rest is None:
