@@ -253,7 +253,7 @@ def test_a_reload_applies_the_section(life: Life) -> None:
     assert life.members("one") == [["law", "med"]]
     assert "lag" not in life.engine.names
     assert [one["name"] for one in life.manager.listed()["lag"]] == ["one"]
-    assert life.reload() == ["guest: was added at run time, and stays"]
+    assert life.reload() == ["nothing differs", "guest: was added at run time, and stays"]
     with pytest.raises(Refused, match=r"lag\.guest: an adapter that was added at run time has that name"):
         life.reload(lag={"guest": ALL})
 
