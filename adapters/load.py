@@ -118,6 +118,11 @@ def explain(file: Path, error: ValidationError, root: Model = Stack) -> str:
     first = next(
         (each for each in found if each["type"] != "string_type" or isinstance(each["input"], str)), found[0]
     )
+    if first["type"] == "missing":  # perhaps it is there, misspelt: that is the error to tell
+        beside = (
+            each for each in found if each["type"] == "extra_forbidden" and each["loc"][:-1] == first["loc"][:-1]
+        )
+        first = next(beside, first)
     where = tuple(str(step) for step in first["loc"] if step != "[key]")
     if first["type"] == "extra_forbidden":
         return _unknown(file, where, root)

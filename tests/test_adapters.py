@@ -58,6 +58,7 @@ def test_a_stack_is_frozen(tmp_path: Path) -> None:
     [
         (changed("router.thresold", 0.5), 'router.thresold: unknown key; did you mean "threshold"?'),
         (changed("adapters.legal.lable", "x"), 'adapters.legal.lable: unknown key; did you mean "label"?'),
+        (changed("adapters.legal", {"pth": "x"}), 'adapters.legal.pth: unknown key; did you mean "path"?'),
         (changed("zzz", 1), "zzz: unknown key; valid here: base, engine, router, ui, adapters"),
         (changed("file", "x"), "file: unknown key"),
         (changed("router.threshold", 1.5), "router.threshold: Input should be less than or equal to 1 (got 1.5)"),

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from adapters import ConfigError, Label, label, labels, load
+from serve.life.entry import Entry
+from serve.life.report import listed, words
 
 
 def stack_with(folder: Path, files: dict[str, str], given: str | None = None, path: str = "law") -> Any:
@@ -120,3 +122,11 @@ def test_a_stack_may_leave_all_labels_out(tmp_path: Path) -> None:
     file = tmp_path / "adapters.yaml"
     file.write_text("base: {model: a/b, name: base}\nadapters: {law: {path: law}}\n")
     assert labels(load(file)) == {"law": Label("law", "manifest.json")}
+
+
+def test_the_list_tells_the_label_wherever_it_stands(tmp_path: Path) -> None:
+    stack = stack_with(tmp_path, {"manifest.json": '{"label": "courts"}'})
+    entries = [Entry(name, stack.adapters["law"]) for name in ("law", "law@v2")]
+    entries.append(Entry("med", stack.adapters["med"]))
+    told = listed(entries, words(stack), [], {})["adapters"]
+    assert [one["label"] for one in told] == ["courts", "courts", "medicine"]

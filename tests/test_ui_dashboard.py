@@ -92,9 +92,11 @@ def test_requests_become_numbers_and_curves_that_a_reload_keeps(page: Page, rout
     traffic(router)
     row = page.locator(".ls-models tr:has(th[title='legal'])")
     expect(row).to_contain_text("6", timeout=15_000)  # chosen three times, named three times
-    assert row.locator("td").all_inner_texts()[1:3] == ["6", "3"]
-    expect(page.locator(".ls-models tr:has(th[title='no model chosen'])")).to_contain_text("17 %")
-    expect(tile(page, "Errors")).to_have_text("33 %")
+    assert row.locator("td").all_inner_texts()[1:4] == ["6", "3", "0"]
+    nobody = page.locator(".ls-models tr:has(th[title='no model chosen'])")
+    expect(nobody).to_contain_text("17 %")
+    assert nobody.locator("td").all_inner_texts()[1:4] == ["3", "0", "3"]
+    expect(tile(page, "Errors")).to_have_text("17 %")
     expect(tile(page, "Requests")).to_have_text(re.compile(r"^\d[\d.]*/s$"))
     expect(tile(page, "First byte, median")).to_have_text(re.compile(r"^[\d.]+ m?s$"))
     drawn = page.locator(".ls-chart svg").first
@@ -193,6 +195,7 @@ def test_a_page_of_metrics_is_read(wire: Wire) -> None:
 
     sample = parse(done(page()), 5.0)
     assert (sample.at, sample.requests["legal"], sample.errors[""]) == (5.0, 1, 1)
+    assert (sample.client, sample.failed("")) == ({"": 1}, 0)
     assert sample.first_byte["legal"][math.inf] == 1
     assert sum(sample.cache.values()) == 1
 
@@ -230,7 +233,10 @@ def test_quantiles_lie_where_prometheus_puts_them() -> None:
 
 def samples(*counted: tuple[float, float]) -> list[Sample]:
     """At these times, so many requests."""
-    return [Sample(at=at, requests={"a": number}, errors={"a": number / 2}) for at, number in counted]
+    return [
+        Sample(at=at, requests={"a": number}, errors={"a": number / 2}, client={"a": number / 5})
+        for at, number in counted
+    ]
 
 
 def test_a_restart_of_the_router_is_no_negative_rate() -> None:
@@ -238,6 +244,7 @@ def test_a_restart_of_the_router_is_no_negative_rate() -> None:
     assert since(before, after).requests == {"a": 4}
     told = samples((0, 10), (2, 12), (4, 3), (6, 5))
     assert whole(told).requests == {"a": 2 + 5}
+    assert whole(told).failed("a") == pytest.approx(0.3 * 7)
     assert point(told[:3]).rates == {"a": 3 / 2}
     assert point(told).rates == {"a": 1}  # of the new router alone
     assert whole([]).requests == {}
@@ -247,7 +254,7 @@ def test_a_point_speaks_of_its_window_and_knows_nothing_after_a_pause() -> None:
     busy = samples(*((at, at * 3) for at in range(0, 60, 2)))
     now = point(busy)
     assert now.rates == {"a": 3}
-    assert now.errors == 0.5
+    assert (now.failed, now.client) == pytest.approx((0.3, 0.2))
     assert point([*busy, *samples((500, 400))]) == Point(500)
     assert point(samples((0, 5))) == Point(0)
 

@@ -103,7 +103,7 @@ class Manager:
 
     def listed(self) -> dict[str, Any]:
         """All adapters and virtual ones, as JSON, with where their weights are as far as the engine says."""
-        told = report.listed(self._table.all(), self._libraries.all(), self._loader.held())
+        told = report.listed(self._table.all(), self._words, self._libraries.all(), self._loader.held())
         about = {"file": str(self._stack.file.resolve()), "max_rank": self._loader.max_rank}
         return {**about, "settled": self._settled, **told}
 

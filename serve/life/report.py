@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from adapters import Adapter, ConfigError, Lag, Stack, label
+from adapters import Adapter, ConfigError, Lag, Stack, label, split
 from serve.life.entry import Entry, State
 from serve.life.libraries import Virtual
 
@@ -23,19 +23,25 @@ def words(stack: Stack) -> dict[str, str]:
 
 
 def listed(
-    entries: Sequence[Entry], virtual: Sequence[Virtual], held: Mapping[str, Any]
+    entries: Sequence[Entry], words: Mapping[str, str], virtual: Sequence[Virtual], held: Mapping[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Everything for people: state first; `held` is `Loader.held()`."""
-    return {"adapters": [_entry(one, held) for one in entries], "lag": [_virtual(one, held) for one in virtual]}
+    """Everything for people: state first; `words` are the labels, `held` is `Loader.held()`."""
+    adapters = [_entry(one, words.get(split(one.name)[0]), held) for one in entries]
+    return {"adapters": adapters, "lag": [_virtual(one, held) for one in virtual]}
 
 
-def _entry(entry: Entry, held: Mapping[str, Any]) -> dict[str, Any]:
-    """One adapter, or weighted version."""
+def _entry(entry: Entry, words: str | None, held: Mapping[str, Any]) -> dict[str, Any]:
+    """One adapter, or weighted version; its label is what routers go by, wherever that stands."""
     own = {"name": entry.name, "state": entry.state, "reason": _reason(entry), "version": entry.version}
     where = held.get(f"{entry.name}@{entry.version}", {})
     proof = None if entry.proof is None else vars(entry.proof)
     told = entry.adapter.model_dump(mode="json", exclude={"versions"})
-    known = {"rank": entry.rank, "size_bytes": entry.size_bytes, "proof": proof}
+    known = {
+        "label": entry.adapter.label or words,
+        "rank": entry.rank,
+        "size_bytes": entry.size_bytes,
+        "proof": proof,
+    }
     return own | told | known | {key: where.get(key) for key in HELD}
 
 

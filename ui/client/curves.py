@@ -19,12 +19,14 @@ Spread = tuple[float | None, float | None]
 class Point:
     """What happened up to the moment `at`.
 
-    `rates`: requests a second, by model. `hits`: of decisions, the share that the cache knew.
+    `rates`: requests a second, by model. Of requests, `failed` is the share of errors that are no client's,
+    `client` that of clients' own. `hits`: of decisions, the share that the cache knew.
     """
 
     at: float
     rates: Counts = field(default_factory=dict)
-    errors: float | None = None
+    failed: float | None = None
+    client: float | None = None
     first_byte: Spread = (None, None)
     duration: Spread = (None, None)
     classify: Spread = (None, None)
@@ -68,7 +70,8 @@ def _between(before: Sample, after: Sample) -> Point:
     return Point(
         at=after.at,
         rates={name: amount / seconds for name, amount in grown.requests.items()},
-        errors=sum(grown.errors.values()) / asked if asked else None,
+        failed=sum(map(grown.failed, grown.errors)) / asked if asked else None,
+        client=sum(grown.client.values()) / asked if asked else None,
         first_byte=_spread(grown.first_byte),
         duration=_spread(grown.duration),
         classify=_spread(grown.classify),

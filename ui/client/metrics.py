@@ -30,6 +30,9 @@ class Sample:
     at: float = 0.0
     requests: Counts = field(default_factory=dict)
     errors: Counts = field(default_factory=dict)
+    """All of them, the client's too."""
+    client: Counts = field(default_factory=dict)
+    """Those of clients: refused with a status of 4xx, or left (499)."""
     cache: Counts = field(default_factory=dict)
     """Of decisions: "hit" and "miss"."""
     first_byte: Mapping[str, Buckets] = field(default_factory=dict)
@@ -38,12 +41,17 @@ class Sample:
     """Under "", of all texts that no cache knew."""
     in_flight: float = 0.0
 
+    def failed(self, model: str) -> float:
+        """Errors that are no client's: an engine that is away or too slow, an answer that broke off."""
+        return max(0.0, self.errors.get(model, 0.0) - self.client.get(model, 0.0))
+
     def plus(self, other: Sample) -> Sample:
         """What was counted in both times."""
         return Sample(
             at=other.at,
             requests=together((self.requests, other.requests)),
             errors=together((self.errors, other.errors)),
+            client=together((self.client, other.client)),
             cache=together((self.cache, other.cache)),
             first_byte=_joined(self.first_byte, other.first_byte),
             duration=_joined(self.duration, other.duration),
@@ -64,6 +72,7 @@ async def read(client: openai.AsyncOpenAI, key: str) -> Sample:
 def parse(page: str, at: float) -> Sample:
     """A page of Prometheus's text. Raises ValueError where it is none."""
     counts: dict[str, dict[str, float]] = {}
+    client: dict[str, float] = {}
     spread: dict[str, dict[str, dict[float, float]]] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
@@ -73,10 +82,13 @@ def parse(page: str, at: float) -> Sample:
             else:
                 of = counts.setdefault(sample.name, {})
                 of[label] = of.get(label, 0.0) + sample.value
+            if sample.labels.get("status", "").startswith("4"):
+                client[label] = client.get(label, 0.0) + sample.value
     return Sample(
         at=at,
         requests=counts.get(f"{PREFIX}requests_total", {}),
         errors=counts.get(f"{PREFIX}errors_total", {}),
+        client=client,
         cache=counts.get(f"{PREFIX}decision_cache_total", {}),
         first_byte=spread.get(f"{PREFIX}first_byte_seconds_bucket", {}),
         duration=spread.get(f"{PREFIX}duration_seconds_bucket", {}),
@@ -93,6 +105,7 @@ def since(before: Sample, after: Sample) -> Sample:
         at=after.at,
         requests=_grown(before.requests, after.requests),
         errors=_grown(before.errors, after.errors),
+        client=_grown(before.client, after.client),
         cache=_grown(before.cache, after.cache),
         first_byte=_spread(before.first_byte, after.first_byte),
         duration=_spread(before.duration, after.duration),

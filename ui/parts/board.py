@@ -53,7 +53,7 @@ def _silence(view: View) -> str:
 def _tiles(now: Point) -> str:
     tiles = (
         ("Requests", rate(sum(now.rates.values()))),
-        ("Errors", _told(percent, now.errors)),
+        ("Errors", _told(percent, now.failed)),
         ("First byte, median", _told(seconds, now.first_byte[0])),
         ("First byte, 95 % below", _told(seconds, now.first_byte[1])),
         ("Whole answer, median", _told(seconds, now.duration[0])),
@@ -80,7 +80,7 @@ def _charts(view: View) -> str:
         drawing(
             "Time to the whole answer", curves=_both([one.duration for one in points]), told=seconds, least=0.1
         ),
-        drawing("Errors", curves=[_line("errors", [one.errors for one in points])], told=percent, least=0.1),
+        drawing("Errors", curves=_errors(points), told=percent, least=0.1),
         drawing("In flight", curves=[_line("in flight", [one.in_flight for one in points])], told=count, least=2),
         drawing("Classifying a text", curves=_both([one.classify for one in points]), told=seconds, least=0.01),
     )
@@ -115,6 +115,12 @@ def _both(values: Sequence[tuple[float | None, float | None]]) -> list[Curve]:
     ]
 
 
+def _errors(points: Sequence[Point]) -> list[Curve]:
+    """A client's wrong request says nothing of the stack."""
+    clients = Curve("clients' own, 4xx", [one.client for one in points], "ls-slow")
+    return [_line("errors", [one.failed for one in points]), clients]
+
+
 def _line(name: str, values: Sequence[float | None]) -> Curve:
     return Curve(name, values, "ls-plain")
 
@@ -128,11 +134,11 @@ def _models(total: Sample) -> str:
     )
     rows = "".join(_row(name, total, asked) for name in ranked)
     heads = "".join(
-        f'<th scope="col">{name}</th>' for name in ("Model", "Share", "Requests", "Errors", "First byte")
+        f'<th scope="col">{name}</th>' for name in ("Model", "Share", "Requests", "Errors", "4xx", "First byte")
     )
     return (
         '<section><h2>By model</h2><table class="ls-models">'
-        "<caption>Over the same minutes; the first byte's median</caption>"
+        "<caption>Over the same minutes; 4xx are clients' own errors; the first byte's median</caption>"
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></section>"
     )
 
@@ -141,7 +147,8 @@ def _row(name: str, total: Sample, asked: float) -> str:
     requests = total.requests[name]
     share = requests / asked
     first = quantile(total.first_byte.get(name, {}), 0.5)
-    cells = (count(requests), count(total.errors.get(name, 0.0)), _told(seconds, first))
+    errors = (count(total.failed(name)), count(total.client.get(name, 0.0)))
+    cells = (count(requests), *errors, _told(seconds, first))
     rest = "".join(f"<td>{text(cell)}</td>" for cell in cells)
     shown = text(name or NOBODY)
     return (

@@ -76,7 +76,7 @@ def _numbers(one: Adapter, seen: Sample, weights: bool) -> str:
         *(own if weights else ()),
         ("Under way", UNKNOWN if one.under_way is None else count(one.under_way)),
         ("Requests", count(seen.requests.get(one.model, 0.0))),
-        ("Errors", count(seen.errors.get(one.model, 0.0))),
+        ("Errors", count(seen.failed(one.model))),
         ("First byte", UNKNOWN if first is None else seconds(first)),
     )
     cells = "".join(f"<div><dt>{name}</dt><dd>{text(value)}</dd></div>" for name, value in told)
