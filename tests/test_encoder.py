@@ -20,6 +20,7 @@ from router.classify import load_classifiers
 from router.classify.encoder import Encoder, load_encoder, load_minilm
 from router.classify.export import WEIGHTS_SHA256, export
 from tests.conftest import write_stack
+from tests.hub_cache import offline
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,30 @@ def test_another_encoder_is_exported_once_and_pooled_as_it_says(
 
 
 @pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("some/encoder@v2", r"neither model\.safetensors nor pytorch_model\.bin in .*/snapshots/def"),
+        ("some/encoder", r"no config\.json in .*/snapshots/abc"),
+        ("some/encoder@v3", "annot find"),
+    ],
+)
+def test_of_the_hub_the_revision_is_read(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, problem: str
+) -> None:
+    snapshots = offline(tmp_path, monkeypatch, "some/encoder", {"main": "abc", "v2": "def"})
+    (snapshots / "abc").mkdir(parents=True)
+    shutil.copytree(bert, snapshots / "def", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(ConfigError, match=rf"router\.model: {model} cannot be loaded: .*{problem}"):
+        load_encoder(stack_with(tmp_path, model))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    problem = r"router\.model: no such folder: .*nowhere \(give a folder or a hub id, owner/name\)"
+    with pytest.raises(ConfigError, match=problem):
+        load_encoder(stack_with(tmp_path, tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
     ("broken", "problem"),
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer\.json in .*broken"),
@@ -145,7 +170,6 @@ def test_another_encoder_is_exported_once_and_pooled_as_it_says(
             ),
             r"asks for pooling_mode_max_tokens; only the mean or the first token",
         ),
-        (shutil.rmtree, r"no such folder: .*broken \(give a folder or a hub id, owner/name\)"),
     ],
 )
 @pytest.mark.usefixtures("models_folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from router.classify.nli import (
 )
 from tests import nli_model
 from tests.conftest import write_stack
+from tests.hub_cache import offline
 from tests.nli_model import HELD_OUT, SEEN, UNSEEN
 
 ADAPTERS = ("law", "medicine", "finance")
@@ -227,10 +229,19 @@ def test_nli_is_loaded_as_the_stack_says(
     assert f"classifier: nli, {nli_folder} on " in capsys.readouterr().out
 
 
+def test_nli_of_the_hub_at_a_revision(
+    nli_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(nli_folder, offline(tmp_path, monkeypatch, "some/nli", {"v2": "abc"}) / "abc")
+    assert list(load_classifiers(nli_stack(tmp_path, "some/nli@v2"))) == ["nli"]
+    assert "classifier: nli, some/nli@v2 on " in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"router\.model: some/nli cannot be loaded: "):
+        load_classifiers(nli_stack(tmp_path, "some/nli"))
+
+
 @pytest.mark.parametrize(
     ("spoilt", "problem"),
     [
-        ("folder", "nowhere cannot be loaded: "),
         ("weights", "cannot be loaded: "),
         ("config", "cannot be loaded: "),
         ("classes", "cannot be loaded: its classes are LABEL_0, LABEL_1, LABEL_2; an NLI model has two or three"),
@@ -241,23 +252,22 @@ def test_nli_is_loaded_as_the_stack_says(
 def test_a_model_that_cannot_judge_is_one_line(
     nli_folder: Path, tmp_path: Path, spoilt: str, problem: str
 ) -> None:
-    folder = tmp_path / "nowhere"
-    if spoilt != "folder":
-        model = AutoModelForSequenceClassification.from_pretrained(nli_folder)
-        count = {"classes": 3, "one class": 1}.get(spoilt, 0)
-        if count:
-            model.config.id2label = {index: f"LABEL_{index}" for index in range(count)}
-            model.config.label2id = {f"LABEL_{index}": index for index in range(count)}
-            model.classifier = torch.nn.Linear(model.config.hidden_size, count)
-        model.save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(nli_folder)
-        if spoilt == "padding":
-            tokenizer.pad_token = None
-        tokenizer.save_pretrained(folder)
-        if spoilt == "weights":
-            (folder / "model.safetensors").write_bytes(b"\0" * 64)
-        if spoilt == "config":
-            (folder / "config.json").write_text("{")
+    folder = tmp_path / "spoilt"
+    model = AutoModelForSequenceClassification.from_pretrained(nli_folder)
+    count = {"classes": 3, "one class": 1}.get(spoilt, 0)
+    if count:
+        model.config.id2label = {index: f"LABEL_{index}" for index in range(count)}
+        model.config.label2id = {f"LABEL_{index}": index for index in range(count)}
+        model.classifier = torch.nn.Linear(model.config.hidden_size, count)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(nli_folder)
+    if spoilt == "padding":
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    if spoilt == "weights":
+        (folder / "model.safetensors").write_bytes(b"\0" * 64)
+    if spoilt == "config":
+        (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError) as raised:
         load_classifiers(nli_stack(tmp_path, str(folder)))
     assert f"router.model: {tmp_path}" in str(raised.value)

@@ -16,6 +16,7 @@ from serve.lint.check import lint
 from serve.lint.files import here
 from serve.stack import plan
 from tests.adapter_files import write_adapter, write_stack
+from tests.hub_cache import offline
 
 CONVERSATIONS = [f"conversation {number}" for number in range(10_000)]
 
@@ -30,16 +31,10 @@ def versioned(folder: Path, path: str = "legal", files: bool = True, **more: Any
 
 def cached(folder: Path, monkeypatch: pytest.MonkeyPatch, **revisions: str) -> Path:
     """The hub's cache, offline, with some/legal at these revisions, each mapped to its commit."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    repository = folder / "hub" / "models--some--legal"
-    (repository / "refs").mkdir(parents=True)
+    snapshots = offline(folder, monkeypatch, "some/legal", revisions)
     for revision, commit in revisions.items():
-        (repository / "refs" / revision).write_text(commit)
-        write_adapter(repository / "snapshots" / commit, {"r": 8, "lora_alpha": len(revision)})
-    return repository / "snapshots"
+        write_adapter(snapshots / commit, {"r": 8, "lora_alpha": len(revision)})
+    return snapshots
 
 
 @pytest.mark.parametrize(

