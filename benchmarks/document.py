@@ -118,10 +118,25 @@ def see_writable(file: Path) -> None:
             file.unlink()
 
 
+def read(file: Path) -> dict[str, Any]:
+    """A result that was written before; {} where there is none. Raises BenchmarkError."""
+    try:
+        data = file.read_bytes() if file.is_file() else b""
+        return dict(orjson.loads(data)) if data else {}
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{file}: no result that can be read: {error}") from None
+
+
 def write(document: Mapping[str, Any], file: Path) -> None:
-    """Readable, and with small diffs. Raises BenchmarkError."""
+    """Readable, and with small diffs; whoever is ended meanwhile leaves what was there. Raises BenchmarkError."""
+    data = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     with _named(file):
-        file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        if not file.is_file():  # new, or no file at all, as /dev/stdout
+            file.write_bytes(data)
+            return
+        draft = file.with_name(f".{file.name}.new")
+        draft.write_bytes(data)
+        draft.replace(file)
 
 
 @contextlib.contextmanager

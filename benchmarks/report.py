@@ -16,9 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import orjson
-
-from benchmarks.document import Row
+from benchmarks.document import Row, read
 from record.origin import ROOT
 
 README = ROOT / "benchmarks" / "README.md"
@@ -33,7 +31,13 @@ def main() -> int:
         document = found(name)
         drawing = document and layout(document)
         if document and drawing and hasattr(drawing, "plot"):
-            drawing.plot(document, picture(name))
+            try:
+                drawing.plot(document, picture(name))
+            except (
+                LookupError,
+                ValueError,
+            ) as error:  # of a part of a run; the page's tables are made all the same
+                print(f"{name}: no plot: {error}", file=sys.stderr)
         print(f"{name}: {_when(document) if document else 'not yet run'}")
     README.write_text(rendered(before), encoding="utf-8")
     return 0
@@ -49,10 +53,9 @@ def rendered(readme: str) -> str:
     return PLACE.sub(lambda place: place[1] + "\n".join(_lines(place[2])) + "\n" + place[3], readme)
 
 
-def found(name: str) -> dict[str, Any] | None:
-    """A result's document; None: not yet run."""
-    file = RESULTS / f"{name}.json"
-    return dict(orjson.loads(file.read_bytes())) if file.is_file() else None
+def found(name: str) -> dict[str, Any]:
+    """A result's document; {}: not yet run. Raises BenchmarkError."""
+    return read(RESULTS / f"{name}.json")
 
 
 def layout(document: Mapping[str, Any]) -> ModuleType:
@@ -91,7 +94,7 @@ def _row(cells: Iterable[str]) -> str:
 
 def _lines(name: str) -> Iterator[str]:
     document = found(name)
-    if document is None:
+    if not document:
         yield f"Not yet run: there is no results/{name}.json."
         return
     machine, shown = document["machine"], layout(document)

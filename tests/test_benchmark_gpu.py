@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.document import Bar, result
+from benchmarks.document import Bar, read, result, write
 from benchmarks.gpu import engines as started
-from benchmarks.gpu.__main__ import before, main
+from benchmarks.gpu.__main__ import kept, main
 from benchmarks.gpu.alike import checks
 from benchmarks.gpu.bars import bars
 from benchmarks.gpu.blocks import (
@@ -44,7 +44,7 @@ from benchmarks.gpu.texts import Texts
 from benchmarks.notebook import Boot, Notebook, Work, batches
 from benchmarks.processes import BenchmarkError, Fleet
 from benchmarks.throughput.load import Driver
-from record.origin import ROOT, origin
+from record.origin import ROOT, Gpu, origin
 from router.classify.embedding import split
 from tests.stack import ADMIN_KEY, DEMO, Running
 
@@ -193,14 +193,29 @@ def test_tables_and_plot(sections: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_what_a_file_has_is_kept(sections: dict[str, Any], tmp_path: Path) -> None:
-    file = tmp_path / "gpu.json"
-    assert before(file, "cuda") == {"sections": {}, "runs": []}
-    document = result("gpu", origin("benchmarks.gpu", [], ()), GPU, 1.0, sections, bars(sections))
-    file.write_text(json.dumps(document), encoding="utf-8")
-    kept = before(file, "cuda")
-    assert kept["sections"] == document["sections"]
-    assert kept["runs"][0]["blocks"] == ["modes", "notebook", "roofline"]
-    assert before(file, "cpu")["sections"] == {}
+    file, then = tmp_path / "gpu.json", origin("benchmarks.gpu", [], ())
+    assert kept(file, "cuda", then) == ({}, {})
+    then = replace(then, commit="a" * 40, versions={"vllm": "1"})
+    write(result("gpu", then, GPU, 1.0, sections, bars(sections)), file)
+    now = replace(then, commit="b" * 40)
+    document, left = kept(file, "cuda", now)
+    assert document["sections"]["cliff"]["why"]
+    assert list(left) == ["modes", "notebook", "roofline"]
+    assert {one["commit"] for one in left.values()} == {then.commit}
+
+    write(result("gpu", now, GPU, 1.0, left, []) | {"engines": []}, file)
+    text = "\n".join(tables(read(file)))
+    assert text.count(f"commit {'a' * 12})") == 3, "a block says which run it is of"
+    again = kept(file, "cuda", now)[1]
+    assert {one["commit"] for one in again.values()} == {then.commit}
+
+    other = replace(then.machine, gpus=(Gpu("another", 80.0),))
+    for run in (replace(then, versions={"vllm": "2"}), replace(then, machine=other)):
+        assert kept(file, "cuda", run) == ({}, {})
+    assert kept(file, "cpu", then) == ({}, {})
+    file.write_text('{"sections":', encoding="utf-8")
+    with pytest.raises(BenchmarkError, match=r"gpu\.json: no result that can be read"):
+        kept(file, "cuda", now)
 
 
 def test_options() -> None:
@@ -208,6 +223,7 @@ def test_options() -> None:
     assert parse([]).out == ROOT / "benchmarks" / "results" / "gpu.json"
     assert parse(["--cpu"]).out is None
     assert parse(["--block", "cliff", "--block", "modes"]).blocks == ("modes", "cliff")
+    assert (parse(["--block", "cliff"]).again, parse([]).again, parse([]).blocks) == (("cliff",), (), NAMES)
     assert parse(["--engine-arg=-O1"]).engine == ("-O1",)
 
 

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from benchmarks import report
-from benchmarks.document import aligned, rounded
+from benchmarks.document import aligned, read, rounded, write
+from benchmarks.processes import BenchmarkError
 from benchmarks.report import README, found, layout, markdown, names, picture, rendered
 from record.origin import ROOT
 
@@ -51,6 +52,18 @@ def test_tables_lists_and_paragraphs() -> None:
     ]
 
 
+def test_a_result_is_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    assert read(file) == {}
+    for document in ({"a": 1}, {"a": 2}):
+        write(document, file)
+        assert read(file) == document
+    assert list(tmp_path.iterdir()) == [file]
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(BenchmarkError, match=r"result\.json: no result that can be read"):
+        read(file)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A README and its results that are not the published ones."""
@@ -75,6 +88,17 @@ def test_only_places_change(elsewhere: Path, capsys: pytest.CaptureFixture[str])
     assert f"commit {document['commit'][:12]}" in capsys.readouterr().out
     assert report.main() == 0
     assert (elsewhere / "README.md").read_text(encoding="utf-8") == made
+
+
+def test_a_part_of_a_run_has_tables_without_a_plot(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, section in (("gpu", "lag"), ("lag", "slots"), ("throughput", "notebook")):
+        document = read(ROOT / "benchmarks" / "results" / f"{name}.json")
+        write(document | {"sections": {section: document["sections"][section]}}, elsewhere / f"{name}.json")
+    places = "".join(f"<!-- results {name} -->\n<!-- end -->\n" for name in ("gpu", "lag", "throughput"))
+    (elsewhere / "README.md").write_text(places)
+    assert report.main() == 0
+    assert capsys.readouterr().err.count(": no plot: ") == 3
+    assert (elsewhere / "README.md").read_text(encoding="utf-8").count("[all figures]") == 3
 
 
 def found_in(file: Path) -> dict[str, str]:

@@ -6,13 +6,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from benchmarks.document import command, result, write
+from benchmarks.document import command, read, result, write
 from benchmarks.gpu.alike import checks
 from benchmarks.gpu.bars import bars
 from benchmarks.gpu.blocks import block
@@ -35,6 +33,9 @@ LEAST_SHARE = 0.4
 
 ENDING_S = 8.0
 
+OWN = ("commit", "changed_since", "date")
+"""What a block that is kept has of the run that measured it."""
+
 
 def main() -> int:
     """Exit code 1: nothing could be measured; 130: interrupted. A missed limit is 0."""
@@ -50,8 +51,8 @@ def measure(options: Options) -> dict[str, Any]:
     if options.commit:
         made_by = replace(made_by, commit=options.commit, changed_since=False)
     plan, until = CPU if options.cpu else GPU, began + options.budget_s
-    had = before(options.out, plan.device)
-    missing = [name for name in options.blocks if "cells" not in had["sections"].get(name, {})]
+    had, sections = kept(options.out, plan.device, made_by)
+    missing = [name for name in options.blocks if name in options.again or "cells" not in sections.get(name, {})]
     if not missing:
         return had
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
@@ -61,11 +62,10 @@ def measure(options: Options) -> dict[str, Any]:
         with standing(plan, Path(folder), logs, options.engine, boot_until) as stand:
             seen = checks(stand)
             running = {one.engine.name: one for one in stand.roles.values()}
-            sections = dict(had["sections"])
 
             def document() -> dict[str, Any]:
                 made = result("gpu", made_by, plan, time.monotonic() - began, sections, bars(sections))
-                return made | {"engines": told(running.values()), "checks": seen, "before": had["runs"]}
+                return made | {"engines": told(running.values()), "checks": seen}
 
             _blocks(stand, missing, sections, until, options.out, document)
             return document()
@@ -86,21 +86,20 @@ def _blocks(
             write(document(), out)
 
 
-def before(file: Path | None, device: str) -> dict[str, Any]:
-    """What an earlier run has left in the file, and of that run its origin; nothing of another device's."""
-    had: dict[str, Any] = {}
-    if file and file.is_file() and file.stat().st_size:
-        had = orjson.loads(file.read_bytes())
-    if had.get("plan", {}).get("device") != device:
-        had = {}
-    runs = [*had.get("before", ()), *([_told(had)] if had else [])]
-    return had | {"sections": had.get("sections", {}), "runs": runs}
+def kept(file: Path | None, device: str, now: Origin) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The document of an earlier run, and its sections, each with its own commit and date; neither where that was
+    another device, card or vLLM. Raises BenchmarkError."""
+    had = read(file) if file else {}
+    if not had or _setup(had, had["plan"]["device"]) != _setup(asdict(now), device):
+        return {}, {}
+    own = {name: had[name] for name in OWN}
+    return had, {name: own | section for name, section in had["sections"].items() if "cells" in section}
 
 
-def _told(had: Mapping[str, Any]) -> dict[str, Any]:
-    """Where what is kept of an earlier run comes from."""
-    blocks = [name for name, one in had["sections"].items() if "cells" in one]
-    return {"blocks": blocks} | {name: had[name] for name in Origin.__dataclass_fields__ if name in had}
+def _setup(document: Mapping[str, Any], device: str) -> tuple[Any, ...]:
+    """What numbers that stand beside each other must have in common."""
+    cards = [gpu["name"] for gpu in document["machine"]["gpus"]]
+    return device, cards, document["versions"].get("vllm")
 
 
 if __name__ == "__main__":

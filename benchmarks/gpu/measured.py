@@ -135,11 +135,11 @@ def _run(
     load = replace(load, requests=runs.requests[target.name])
     before = decided(target) if target.model == AUTO else Counter[str]()
     same, server_s = runs.same.setdefault(target.name, []), stand.server_s(target)
-    with beside(target, load.asked[0], same) if watched else nullcontext():
+    with beside(target, load.asked[0], same) if watched else nullcontext(Counter[str]()) as own:
         seen, used = stand.asker.run(target, load)
     _see(target, seen)
     if target.model == AUTO:
-        runs.measured.agreed.setdefault(target.name, []).append(agreed(target, load, before))
+        runs.measured.agreed.setdefault(target.name, []).append(agreed(target, load, before, own))
     runs.measured.seen.setdefault(target.name, {})[turn] = seen
     runs.client_cores.setdefault(target.name, []).append(used)
     used_s = stand.server_s(target) - server_s
@@ -147,17 +147,19 @@ def _run(
 
 
 @contextmanager
-def beside(target: Target, asked: Asked, same: list[bool]) -> Iterator[None]:
+def beside(target: Target, asked: Asked, same: list[bool]) -> Iterator[Counter[str]]:
     """Ask one question alone, and again while the block runs; whether it was answered alike is added to `same`.
+    Yields how often it was asked.
 
     In 16 bits they need not be: another batch is added up in another order.
     """
-    alone = ask(target, asked, SAID_TOKENS)
+    alone, own = ask(target, asked, SAID_TOKENS), Counter([asked.model])
     done = threading.Event()
 
     def again() -> None:
         done.wait(PAUSE_S)
         while not done.is_set():
+            own[asked.model] += 1
             try:
                 now = ask(target, asked, SAID_TOKENS)
                 same.append((now.model, now.tokens[:1]) == (alone.model, alone.tokens[:1]))
@@ -168,7 +170,7 @@ def beside(target: Target, asked: Asked, same: list[bool]) -> Iterator[None]:
     thread = threading.Thread(target=again, daemon=True)
     thread.start()
     try:
-        yield
+        yield own
     finally:
         done.set()
         thread.join(ENDED_WITHIN_S)

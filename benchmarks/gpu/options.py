@@ -16,7 +16,8 @@ What adapters, the router and LAG cost on a GPU, and what the GPU's bounds are.
 
 Makes a base of Mistral-7B's shape and adapters for it, with random weights: needs no hub and no weights. Starts
 all engines at once, measures block after block, and writes the result after each. A block that the file has
-already is not measured again. Progress on stderr, tables on stdout. See benchmarks/README.md."""
+already, of the same card and vLLM, is measured again only where --block names it. Progress on stderr, tables on
+stdout. See benchmarks/README.md."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Options:
     logs: Path | None
     budget_s: float
     blocks: tuple[str, ...]
+    again: tuple[str, ...]  # whether the file has them or not
     engine: tuple[str, ...]
     commit: str
 
@@ -47,5 +49,7 @@ def parse(arguments: Sequence[str]) -> Options:
     add("--commit", default="", metavar="HASH", help="of this checkout, where there is no git to ask")
     given = parser.parse_args(arguments)
     out = given.out or (None if given.cpu else ROOT / "benchmarks" / "results" / "gpu.json")
-    blocks = tuple(name for name in BLOCKS if name in (given.block or BLOCKS))
-    return Options(given.cpu, out, given.logs, given.budget, blocks, tuple(given.engine_arg), given.commit)
+    again = tuple(name for name in BLOCKS if name in (given.block or ()))
+    return Options(
+        given.cpu, out, given.logs, given.budget, again or BLOCKS, again, tuple(given.engine_arg), given.commit
+    )

@@ -38,11 +38,17 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {name}: {VERDICTS[right]}"
     for name, title in TITLES.items():
         if name in sections:
-            yield f"\n{name}: {title}"
+            yield f"\n{name}: {title}{_older(document, sections[name])}"
             yield from _block(sections[name])
     yield from _bounds(sections)
 
     yield from limits(document)
+
+
+def _older(document: Mapping[str, Any], section: Mapping[str, Any]) -> str:
+    """Of a block that was kept of an earlier run: which."""
+    commit = section.get("commit", document["commit"])
+    return "" if commit == document["commit"] else f" (of {section['date'][:10]}, commit {commit[:12]})"
 
 
 def _engines(engines: Any) -> Iterator[str]:

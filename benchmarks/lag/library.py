@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.lag.plan import Plan
 from benchmarks.processes import BenchmarkError
-from benchmarks.stats import Spread
+from benchmarks.stats import Spread, rotated
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,9 @@ weights, or one product for each adapter."""
 
 MOST_GATHERED = 1 << 30
 """Bytes of copied weights."""
+
+LEAST_S = 0.005
+"""Of CPU time, for a number."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def _measured(plan: Plan, library: Library) -> list[dict[str, Any]]:
             if tokens * k * rank * inputs * 4 > MOST_GATHERED:
                 del ways[GATHERED]
             _see_the_same(ways)
-            of_token = {name: asdict(_us(way, tokens, plan.library_rounds)) for name, way in ways.items()}
+            of_token = {name: asdict(spread) for name, spread in _us(ways, tokens, plan.library_rounds).items()}
             found.append(
                 {"n": count, "rank": rank, "inputs": inputs, "tokens": tokens, "k": k}
                 | {"us_a_token": of_token, "mb": library.megabytes, "z_mb": tokens * count * rank * 4 / 1e6}
@@ -125,12 +128,18 @@ def _see_the_same(ways: dict[str, Callable[[], torch.Tensor]]) -> None:
             raise BenchmarkError(f"{name} does not choose what {first[0]} chooses")
 
 
-def _us(way: Callable[[], torch.Tensor], tokens: int, rounds: int) -> Spread:
-    took = []
-    for _ in range(rounds):
-        began, calls = time.process_time(), 0
-        while calls == 0 or (time.process_time() - began < 0.005):
-            way()
-            calls += 1
-        took.append((time.process_time() - began) / calls / tokens * 1e6)
-    return Spread.of(took)
+def _us(ways: Mapping[str, Callable[[], torch.Tensor]], tokens: int, rounds: int) -> dict[str, Spread]:
+    """Of a token, of CPU time; every round asks all ways, and begins with another one."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        for name in rotated(list(ways), turn):
+            took[name].append(_once_us(ways[name]) / tokens)
+    return {name: Spread.of(values) for name, values in took.items()}
+
+
+def _once_us(way: Callable[[], torch.Tensor]) -> float:
+    began, calls = time.process_time(), 0
+    while calls == 0 or (time.process_time() - began < LEAST_S):
+        way()
+        calls += 1
+    return (time.process_time() - began) / calls * 1e6

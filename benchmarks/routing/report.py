@@ -85,7 +85,7 @@ def _speed(section: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[str
     yield "\ndecisions on texts that were never seen, over HTTP; p50 is of one at a time"
     rows = [["classifier", "tokens", "p50 ms", "CPU ms", "at once: decisions/s", "right"]]
     for name in section["cases"]:
-        known = right.get(name.partition(",")[0], {})
+        known = right.get(name, {})
         for tokens in TOKENS:
             cells = [one for one in section["cells"] if (one["case"], one["tokens"]) == (name, tokens)]
             alone = next(one for one in cells if one["connections"] == 1)

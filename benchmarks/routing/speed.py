@@ -34,8 +34,6 @@ def section(stand: Stand) -> dict[str, Any]:
     found: dict[Cell, list[Measured]] = defaultdict(list)
     for turn in range(stand.plan.rounds):
         for case, target in rotated(list(targets.values()), turn):
-            if case.classifier == "nli" and turn >= stand.plan.nli_rounds:
-                continue
             say(f"speed: round {turn + 1} of {stand.plan.rounds}: {case.name}")
             for tokens in TOKENS:
                 for connections in connections_of(case, stand.plan):

@@ -89,17 +89,19 @@ def see_all(target: Target, seen: Seen) -> Seen:
 
 def _measure(measured: Measured, runner: Runner, target: Target, load: Load, turn: int, watch: Watch) -> None:
     before = decided(target) if target.model == AUTO else Counter[str]()
-    with watch.beside(target, load):
+    with watch.beside(target, load) as own:
         seen = see_all(target, runner.run(target, load))
     measured.seen.setdefault(target.name, {})[turn] = seen
     if target.model == AUTO:
-        measured.agreed.setdefault(target.name, []).append(agreed(target, load, before))
+        measured.agreed.setdefault(target.name, []).append(agreed(target, load, before, own))
 
 
-def agreed(target: Target, load: Load, before: Counter[str]) -> float:
-    """The router counts a request a little after its end. The watch's own requests only add to the counts."""
-    until(lambda: (decided(target) - before).total() >= load.requests, COUNTED_WITHIN_S)
-    now = decided(target) - before
+def agreed(target: Target, load: Load, before: Counter[str], own: Counter[str]) -> float:
+    """The share of the load's requests whose decision was the right one. `own`: what the watch asked beside it,
+    and was given. The router counts a request a little after its end."""
+    expected = load.requests + own.total()
+    until(lambda: (decided(target) - before).total() >= expected, COUNTED_WITHIN_S)
+    now = decided(target) - before - own
     wrong = Counter(one.model for one in taken(load)) - now
     return 1 - wrong.total() / load.requests
 

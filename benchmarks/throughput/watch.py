@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -13,6 +14,7 @@ from typing import Any
 from benchmarks.calls import call, parsed
 from benchmarks.load import CHAT
 from benchmarks.processes import BenchmarkError
+from benchmarks.stats import rotated
 from benchmarks.throughput.load import Asked, Load, Target
 
 CANDIDATES = 5
@@ -95,18 +97,21 @@ class Watch:
         return len(both)
 
     @contextlib.contextmanager
-    def beside(self, target: Target, load: Load) -> Iterator[None]:
+    def beside(self, target: Target, load: Load) -> Iterator[Counter[str]]:
         """Ask what was learned of a target, as far as it is for models of the load, over and over with pauses,
-        until the block ends. Raises BenchmarkError when an answer was another, or there was none."""
-        models = {one.model for one in load.asked}
-        known = {one: said for one, said in self._known.get(target.name, {}).items() if one.model in models}
+        until the block ends; each time from where it stopped the last time, so that all have their turn. Yields
+        how often it has asked for which model. Raises BenchmarkError when an answer was another, or there was
+        none."""
+        models, own = {one.model for one in load.asked}, Counter[str]()
+        known = [(one, said) for one, said in self._known.get(target.name, {}).items() if one.model in models]
         if not known:
-            yield
+            yield own
             return
         done, wrong = threading.Event(), list[str]()
 
         def watch() -> None:
-            for asked, before in cycle(known.items()):
+            for asked, before in cycle(rotated(known, self.checked)):
+                own[asked.model] += 1
                 try:
                     why = apart(before, ask(target, asked, self._tokens), self._near)
                 except BenchmarkError as error:
@@ -120,7 +125,7 @@ class Watch:
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:
-            yield
+            yield own
         finally:
             done.set()
             thread.join(ENDS_WITHIN_S)
