@@ -15,6 +15,7 @@ from ui.client.admin import NOBODY, told
 from ui.client.connect import router_url
 
 PREFIX = "lora_select_"
+REQUESTS = f"{PREFIX}requests_total"
 READ_S = 5
 Counts = Mapping[str, float]
 """By model, or by another label."""
@@ -82,11 +83,13 @@ def parse(page: str, at: float) -> Sample:
             else:
                 of = counts.setdefault(sample.name, {})
                 of[label] = of.get(label, 0.0) + sample.value
-            if sample.labels.get("status", "").startswith("4"):
+            if sample.name == REQUESTS and sample.labels.get("status", "").startswith(
+                "4"
+            ):  # `_created` has labels, too
                 client[label] = client.get(label, 0.0) + sample.value
     return Sample(
         at=at,
-        requests=counts.get(f"{PREFIX}requests_total", {}),
+        requests=counts.get(REQUESTS, {}),
         errors=counts.get(f"{PREFIX}errors_total", {}),
         client=client,
         cache=counts.get(f"{PREFIX}decision_cache_total", {}),
