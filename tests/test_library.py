@@ -92,6 +92,37 @@ def test_others_never_evict_a_member(up: Engine, lag: str, members: list[str], t
     assert answered(up, lag).gap(before) < 1e-3
 
 
+def test_a_pinned_adapter_stays_and_takes_no_slot_of_the_others(
+    up: Engine, members: list[str], tmp_path: Path
+) -> None:
+    """vLLM schedules SLOTS adapters at once whoever is pinned, so as many others need a slot in one step."""
+    pinned, *others = members
+    before = {name: answered(up, name) for name in members}
+    up.call("POST", f"/lora_select/adapters/{pinned}/pin")
+    slot = slots(up)[pinned]
+    assert slot in range(SLOTS, SLOTS + LIBRARY)
+    with ThreadPoolExecutor(len(members)) as pool:
+        for _ in range(3):
+            for name, said in zip(members, pool.map(lambda name: answered(up, name), members), strict=True):
+                assert said.gap(before[name]) < 1e-3
+    choose_from(up, "lag@3", members)
+    assert slots(up)[pinned] == slot
+    up.unload("lag@3")
+    assert {name: slots(up)[name] in range(SLOTS) for name in members} == {pinned: False} | dict.fromkeys(
+        others, True
+    )
+    foreign = {f"foreign-{seed}": make_adapter(tmp_path / str(seed), seed) for seed in range(LIBRARY)}
+    with up.serving(foreign):
+        for name in list(foreign)[1:]:
+            up.call("POST", f"/lora_select/adapters/{name}/pin")
+        with pytest.raises(EngineError, match="none of the 4 library slots is free"):
+            up.call("POST", "/lora_select/adapters/foreign-0/pin")
+    assert up.adapters()["library_free"] == LIBRARY - 1
+    up.retire(pinned)
+    assert up.adapters()["library_free"] == LIBRARY
+    up.serve(pinned, str(tmp_path / pinned))
+
+
 def test_a_member_answers_for_itself_as_well(up: Engine, members: list[str]) -> None:
     before = [answered(up, name) for name in members]
     choose_from(up, "lag@2", members)

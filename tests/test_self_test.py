@@ -135,20 +135,6 @@ def test_twelve_adapters_take_turns_in_three_slots(own: Engine, tmp_path: Path) 
             assert max(furthest(alone[model], together[model]) for model in models) < 1e-3
 
 
-def test_a_pinned_adapter_keeps_its_slot(own: Engine, tmp_path: Path) -> None:
-    names = [f"a{n}" for n in range(5)]
-    with own.serving({name: make_adapter(tmp_path / name, n) for n, name in enumerate(names)}):
-        own.call("POST", f"/lora_select/adapters/{names[0]}/pin")
-        slot = listed(own, names[0])["slot"]
-        for name in names[1:]:
-            ask(own, name, PROBES[:1])
-            assert listed(own, names[0]) | {"slot": slot, "pinned": True} == listed(own, names[0])
-        own.call("POST", f"/lora_select/adapters/{names[1]}/pin")
-        with pytest.raises(EngineError, match="2 of 3 slots are pinned"):  # and none would be left for the others
-            own.call("POST", f"/lora_select/adapters/{names[2]}/pin")
-    assert own.adapters()["slots_free"] == SLOTS
-
-
 def test_unload_frees_slot_and_memory(own: Engine, stock: Engine, tmp_path: Path) -> None:
     """Seen with six adapters of 5.8 MB: 34.7 MB while they are loaded, 0.04 MB after their unload, through vLLM's
     own route 34.7 MB. The weights have the engine's dtype, so they stay mapped from their files; copies in another

@@ -13,7 +13,7 @@ update is to load a second adapter and move the name: requests under way keep th
 | PUT /lora_select/adapters/ADAPTER {"path"} | load; 400 with vLLM's reason where it refuses |
 | PUT /lora_select/adapters/ADAPTER {"library": {"libraries": [[ADAPTER, …], …], "k", "score"}} | a virtual one |
 | DELETE /lora_select/adapters/ADAPTER | unload: slot and host memory; 409 while anybody uses it |
-| POST /lora_select/adapters/ADAPTER/pin | keep it in its slot |
+| POST /lora_select/adapters/ADAPTER/pin | keep it in a slot, one of the library's |
 | PUT /lora_select/names/NAME {"adapter"} | let clients ask for it |
 | DELETE /lora_select/names/NAME | no longer |
 | GET /lora_select/requests/ID | which adapters the answer ID of a virtual one used, token by token |

@@ -2,7 +2,8 @@
 
 Slots 0 … max_loras - 1 are vLLM's, for whoever is asked for. The library's come behind them; nobody is evicted
 from there, and nobody else gets in. An adapter that joins a library moves there, and leaves when no virtual one
-has it any more. Virtual adapters need no slot: the numbers behind the last slot stand for them in vLLM's mapping.
+has it any more; one that is pinned stays until it is unloaded. Virtual adapters need no slot: the numbers behind
+the last slot stand for them in vLLM's mapping.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from lora_select_vllm.tables import LATE, MOST_VIRTUAL
 
 TAKEN = -1
 
+PINNED = 0
+"""Stands among a member's readers for the wish that it stay; vLLM's ids begin with 1."""
+
 
 class LibraryModelManager(LRUCacheLoRAModelManager):
     """vLLM's manager of slots, with a library."""
@@ -32,8 +36,8 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         self.settings = Settings.of(vllm_config)
         self.settings.refuse_what_cannot_be(vllm_config)
         self.virtual: dict[int, Spec | None] = {}  # None: it is gone, and a request of it came too late
-        self._readers: dict[int, set[int]] = {}  # of each member: the virtual adapters that have it
-        self._pinned: set[int] = set()  # by somebody's wish, and not as members
+        self._readers: dict[int, set[int]] = {}  # of each member: the virtual adapters that have it, or PINNED
+        self._names: dict[int, str] = {}  # of those that are, or were, in a library, until they leave its slots
         super().__init__(*args, vllm_config=vllm_config, **kwargs)
         self.lora_index_to_id += [None] * MOST_VIRTUAL
         self._on_cpu = torch.device(self.device).type == "cpu"
@@ -70,6 +74,10 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
 
     def is_member(self, lora_id: int) -> bool:
         """Whether a virtual adapter has it."""
+        return bool(self._readers.get(lora_id, set()) - {PINNED})
+
+    def stays(self, lora_id: int) -> bool:
+        """Whether it is a member, or pinned: one of the library's slots is its own."""
         return lora_id in self._readers
 
     def activate_adapter(self, lora_id: int) -> bool:
@@ -79,7 +87,7 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         if lora_id in self._active_adapters:
             self._active_adapters.touch(lora_id)
             return False
-        slots = self.library if self.is_member(lora_id) else self.ordinary
+        slots = self.library if self.stays(lora_id) else self.ordinary
         if slots == self.ordinary:
             self._make_room()
         with self._only(slots):
@@ -93,9 +101,27 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         return True
 
     def pin_adapter(self, lora_id: int) -> bool:
-        """Keep it in its slot, whatever libraries it joins and leaves."""
-        self._pinned.add(lora_id)
-        return bool(super().pin_adapter(lora_id))
+        """Keep it, in one of the library's slots: vLLM schedules as many adapters at once as it has slots, and one
+        that nobody may evict from those would leave it one short, which ends the engine.
+
+        Raises ValueError where it is not loaded, or no slot is free.
+        """
+        if lora_id not in self._registered_adapters:
+            raise ValueError(f"adapter {lora_id} is not loaded")
+        if not self.stays(lora_id) and len(self._readers) == len(self.library):
+            raise ValueError(f"none of the {len(self.library)} library slots is free (library_slots)")
+        self._readers.setdefault(lora_id, set()).add(PINNED)
+        if self._slot(lora_id) not in self.library:
+            self.deactivate_adapter(lora_id)
+        self.activate_adapter(lora_id)
+        self._registered_adapters.pin(lora_id)
+        return True
+
+    def remove_adapter(self, adapter_id: int) -> bool:
+        """It is not pinned any more, either."""
+        if self.stays(adapter_id) and not self.is_member(adapter_id):
+            self._leave(adapter_id)
+        return bool(super().remove_adapter(adapter_id))
 
     def add_virtual(self, lora_id: int, spec: Spec, load: Callable[[Member], None]) -> None:
         """Reserve slots for its members, `load` those that are not there, and let it choose.
@@ -109,6 +135,7 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         try:
             for member in spec.members:
                 self._take_in(member, load, half=spec.observe)
+                self._names[member.id] = member.name
         except Exception:
             self._release(lora_id, spec)
             raise
@@ -141,6 +168,8 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         """As vLLM does after trial runs, and when the base's weights are replaced."""
         for lora_id in tuple(self.virtual):
             self.remove_virtual(lora_id)
+        for lora_id in tuple(self._readers):
+            self._leave(lora_id)
         super().remove_all_adapters()
         self.lora_index_to_id += [None] * MOST_VIRTUAL
 
@@ -150,7 +179,7 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
                 "this engine has no library: start it with --additional-config "
                 '{"lora_select": {"library_slots": N}}, N the number of adapters to choose from'
             )
-        new = [member for member in spec.members if not self.is_member(member.id)]
+        new = [member for member in spec.members if not self.stays(member.id)]
         free = len(self.library) - len(self._readers)
         if len(new) > free:
             raise ValueError(
@@ -183,27 +212,25 @@ class LibraryModelManager(LRUCacheLoRAModelManager):
         for member in spec.members:
             readers = self._readers.get(member.id, set())
             readers.discard(lora_id)
-            if readers or member.id not in self._readers:
-                continue
-            del self._readers[member.id]
-            if (slot := self._slot(member.id)) in self.library:
-                self.banks.clear(slot - self.library.start, member.name)
-                self.deactivate_adapter(member.id)
-            if member.id not in self._pinned:
-                self._registered_adapters.pinned_items.discard(member.id)
+            if not readers and member.id in self._readers:
+                self._leave(member.id)
+
+    def _leave(self, lora_id: int) -> None:
+        """Out of the library's slots; what was counted of it there is kept under its name."""
+        del self._readers[lora_id]
+        name = self._names.pop(lora_id, "")
+        if (slot := self._slot(lora_id)) in self.library:
+            self.banks.clear(slot - self.library.start, name)
+            self.deactivate_adapter(lora_id)
+        self._registered_adapters.pinned_items.discard(lora_id)
 
     def _make_room(self) -> None:
         """Evict the adapter of vLLM's own slots that was asked for longest ago, if none is free."""
         if None in self.lora_index_to_id[: self.ordinary.stop]:
             return
-        pinned = self._active_adapters.pinned_items
-        oldest = next(
-            (one for one in self._active_adapters.order if self._slot(one) in self.ordinary and one not in pinned),
-            None,
+        self.deactivate_adapter(
+            next(one for one in self._active_adapters.order if self._slot(one) in self.ordinary)
         )
-        if oldest is None:
-            raise RuntimeError(f"all of the {len(self.ordinary)} slots are pinned")
-        self.deactivate_adapter(oldest)
 
     @contextmanager
     def _only(self, slots: range) -> Iterator[None]:

@@ -117,13 +117,15 @@ class Adapters:
             await self._drop(adapter)
 
     async def pin(self, adapter: str) -> None:
-        """Keep it in its slot. Raises HTTPException: 404, or 409 where no slot would be left for the others."""
+        """Keep it in one of the library's slots until it is unloaded. Raises HTTPException: 404, 400 for a virtual
+        one, or 409 where none of those slots is free."""
         async with self._changing:
             request = self._known(adapter)
+            if parse(request.lora_path) is not None:
+                raise HTTPException(400, f"{adapter} is virtual, and needs no slot")
             at = await self._residency()
-            ordinary = {*at["pinned"], request.lora_int_id} - {*at["library"]}
-            if len(ordinary) >= len(at["slots"]):
-                raise HTTPException(409, f"{len(ordinary) - 1} of {len(at['slots'])} slots are pinned already")
+            if request.lora_int_id not in at["library"] and None not in at["library"]:
+                raise HTTPException(409, f"none of the {len(at['library'])} library slots is free (library_slots)")
             await self._engine.add_lora(request)  # it may have been evicted from host memory
             await self._engine.pin_lora(request.lora_int_id)
 

@@ -22,7 +22,7 @@ FEWEST = 64
 @dataclass(eq=False)
 class Kept:
     """One request. `names` has the member in each of n library slots, "" where none was; `votes` [room, layers, n]
-    counts projections by position, `shares` [n] sums what observed projections gave."""
+    counts projections by position, `shares` [length, n] sums what observed projections gave each."""
 
     names: tuple[str, ...]
     votes: torch.Tensor
@@ -33,19 +33,23 @@ class Kept:
     def of(cls, names: tuple[str, ...], layers: int, device: torch.device) -> Kept:
         """Nothing so far."""
         votes = torch.zeros(FEWEST, layers, len(names), dtype=torch.uint8, device=device)
-        return cls(names, votes, torch.zeros(len(names), device=device))
+        return cls(names, votes, torch.zeros(FEWEST, len(names), device=device))
 
     def take(self, first: int, votes: torch.Tensor, shares: torch.Tensor) -> None:
         """Of the positions from `first` on, [t, layers, width] and [t, width]; who was preempted computes some
         again."""
         end, width = first + len(votes), votes.shape[-1]
         if end > len(self.votes):
-            more = self.votes.new_zeros(max(end, 2 * len(self.votes)), *self.votes.shape[1:])
-            more[: self.length] = self.votes[: self.length]
-            self.votes = more
+            most = max(end, 2 * len(self.votes))
+            self.votes, self.shares = (self._grown(one, most) for one in (self.votes, self.shares))
         self.votes[first:end, :, :width] = votes
-        self.shares[:width] += shares.sum(dim=0)
+        self.shares[first:end, :width] = shares
         self.length = max(self.length, end)
+
+    def _grown(self, kept: torch.Tensor, most: int) -> torch.Tensor:
+        more = kept.new_zeros(most, *kept.shape[1:])
+        more[: self.length] = kept[: self.length]
+        return more
 
     def by_layer(self, first: int) -> torch.Tensor:
         """The votes from a position on, [t, layers, n], no more than TOLD_CELLS."""
@@ -123,7 +127,7 @@ class Trace:
             "chosen": torch.where(asked > 0, best.indices, -1).tolist(),
             "share": (best.values / asked.clamp_min(1)).tolist(),
             "votes": votes.sum(dim=0).tolist(),
-            "shares": kept.shares.tolist(),
+            "shares": kept.shares[: kept.length].sum(dim=0).tolist(),
             "layers": [] if first is None else kept.by_layer(first).tolist(),
         }
 
