@@ -164,6 +164,13 @@ def test_a_long_answer_counts_by_its_tokens() -> None:
     assert (found.base.mean, found.adapter.mean) == (9.1, 9.0)
 
 
+def test_a_mean_of_batches_is_the_trainers() -> None:
+    losses = Losses((10.0, 100.0, 6.0), (5, 200, 3))
+    assert losses.mean_of_batches(1) == pytest.approx((2 + 0.5 + 2) / 3)
+    assert losses.mean_of_batches(2) == pytest.approx((2 * 110 / 205 + 2) / 3)
+    assert losses.mean_of_batches(8) == losses.mean
+
+
 def test_one_row_is_no_proof() -> None:
     found = compared(Losses((5.0,), (2,)), Losses((1.0,), (2,)))
     assert found.low > 0

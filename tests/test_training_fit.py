@@ -152,6 +152,7 @@ except Stopped as error:
     [
         ({"batch_size": 4, "accumulate": 2}, "training.batch_size to 2 (is 4), and training.accumulate to 4"),
         ({"batch_size": 3}, "training.batch_size to 1 (is 3), and training.accumulate to 3"),
+        ({"batch_size": 7, "accumulate": 2}, "training.batch_size to 2 (is 7), and training.accumulate to 7"),
         ({"batch_size": 1}, "training.checkpointing to true"),
         ({"batch_size": 1, "checkpointing": True}, "training.quantization to nf4"),
         (

@@ -34,6 +34,12 @@ class Losses:
         """Nats per answer token, over all tokens alike."""
         return math.fsum(self.nats) / sum(self.tokens)
 
+    def mean_of_batches(self, size: int) -> float:
+        """As transformers' Trainer measures: nats per token of each batch, weighted by its rows."""
+        starts = range(0, len(self.nats), size)
+        batches = ((self.nats[start : start + size], self.tokens[start : start + size]) for start in starts)
+        return math.fsum(len(nats) * math.fsum(nats) / sum(tokens) for nats, tokens in batches) / len(self.nats)
+
     @property
     def perplexity(self) -> float:
         """How many equally likely tokens would be as surprising."""

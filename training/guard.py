@@ -96,10 +96,12 @@ def explained(advice: str, folder: Path) -> Iterator[None]:
 def lower(settings: Settings) -> str:
     """Which setting to change when memory is short, the cheapest first."""
     if settings.batch_size > 1:
-        half = settings.batch_size // 2
+        step = settings.batch_size * settings.accumulate
+        # One that divides the step: --resume goes on only with steps of the same size.
+        fewer = next(rows for rows in range(settings.batch_size // 2, 0, -1) if step % rows == 0)
         return (
-            f"set training.batch_size to {half} (is {settings.batch_size}), and training.accumulate to "
-            f"{-(-settings.batch_size * settings.accumulate // half)} for steps of the same size"
+            f"set training.batch_size to {fewer} (is {settings.batch_size}), and training.accumulate to "
+            f"{step // fewer} for steps of the same size"
         )
     if not settings.checkpointing:
         return "set training.checkpointing to true"

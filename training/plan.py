@@ -18,7 +18,7 @@ from training.count import Counted, count
 from training.data.load import Dataset, load_examples
 from training.data.tokens import Prepared, prepare
 from training.guard import checkpoints
-from training.lora import lora_config
+from training.lora import CHOICES, lora_config
 from training.model import check_settings
 from training.recipe import Recipe
 from training.settings import Settings
@@ -100,7 +100,7 @@ def plan(recipe: Recipe) -> Plan:
         "the base's weights": base.version,
         "data": dataset.digest,
         "tokens": _digest([train.rows, held_out.rows]),
-        "lora": json.loads(json.dumps(lora.to_dict(), default=_plain)),
+        "lora": json.loads(json.dumps({key: getattr(lora, key) for key in CHOICES}, default=_plain)),
         **_decisive(recipe.training),
     }
     label = recipe.label or draft_label(recipe.domain, _texts(dataset), recipe.language)
@@ -108,8 +108,14 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The keys of `Plan.decides` in which two plans differ."""
-    return [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    """The keys of `Plan.decides` in which two plans differ. What an old record has beyond what is decided now,
+    such as a version of PEFT, does not count."""
+    return [key for key in {**old, **new} if _of(old.get(key), new.get(key)) != new.get(key)]
+
+
+def _of(old: Any, new: Any) -> Any:
+    both = isinstance(old, Mapping) and isinstance(new, Mapping)
+    return {key: old[key] for key in new if key in old} if both else old
 
 
 def check_room(plan: Plan, folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from adapters import ConfigError
 from record.origin import Origin, origin
 from serve.lint.files import WEIGHTS
 from serve.lint.peft import largest_rank
@@ -39,9 +40,18 @@ class Made:
 
 
 def made_before(plan: Plan, places: Places) -> Made:
-    """What an earlier training of this plan has left, described anew: its label or its tags may be others now."""
-    run = dataclasses.replace(Run.read(places.adapter), recipe=plan.recipe, label=plan.label)
-    describe(places.adapter, run)
+    """What an earlier training of this plan has left, described anew: its label or its tags may be others now.
+
+    Raises ConfigError where that cannot be written.
+    """
+    old = Run.read(places.adapter)
+    # Of the settings some may differ, such as batch_size, and it was trained with its own.
+    recipe = plan.recipe.model_copy(update={"training": old.recipe.training})
+    run = dataclasses.replace(old, recipe=recipe, label=plan.label)
+    try:
+        describe(places.adapter, run)
+    except OSError as error:
+        raise ConfigError(f"{places.adapter}: cannot be written: {error.strerror}") from None
     return Made(places.adapter, run)
 
 
@@ -118,7 +128,8 @@ def _run(plan: Plan, done: Fit, comparison: Comparison, made_with: Origin) -> Ru
 
 
 def _draw(folder: Path, run: Run, comparison: Comparison) -> None:
-    """The base's line is of the rows that the curve is of."""
-    base = Losses(comparison.base.nats[:MEASURED], comparison.base.tokens[:MEASURED]).mean
+    """The base's line is of the rows that the curve is of, and a mean of the same kind."""
+    rows = Losses(comparison.base.nats[:MEASURED], comparison.base.tokens[:MEASURED])
+    base = rows.mean_of_batches(run.recipe.training.batch_size)
     title = f"{run.recipe.name}: {run.base} on {run.counts.source}"
     draw_loss(folder / PLOT, title, list(enumerate(run.losses, 1)), run.held_out_losses, base)
