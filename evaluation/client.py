@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ PATIENCE = 10
 
 LONGEST_WAIT_S = 60.0
 
+UNJUDGED = ("classifier-timeout", "classifier-error")
+"""Reasons of the router's for the base that say nothing about the text."""
+
+JUDGE_TRIES, JUDGE_PAUSE_S = 3, 2.0
+
 Message = Mapping[str, Any]
 
 
@@ -33,6 +39,15 @@ class Refused(ConfigError):
     def __init__(self, status: int, problem: str) -> None:
         super().__init__(problem)
         self.status = status
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who would answer, with which probability, and why."""
+
+    model: str
+    score: float | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,24 @@ class Client:
             return json.loads(raw)
         except ValueError:
             raise ConfigError(f"what answers at {self.url}{path} is not JSON") from None
+
+    def route(self, body: Mapping[str, Any]) -> Choice:
+        """What `POST /route` chooses. Raises ConfigError.
+
+        Ask one text at a time: two may be more than a classifier can judge in the time that the router waits.
+        Where it was not judged (others may be asking) it is asked again after a pause; what is said then is how it
+        is.
+        """
+        for left in reversed(range(JUDGE_TRIES)):
+            answer = self.call("POST", "/route", body)
+            try:
+                choice = Choice(str(answer["model"]), answer["score"], str(answer["reason"]))
+            except (KeyError, TypeError):
+                raise ConfigError(f"what answers at {self.url}/route is no router of LoRA-Select's") from None
+            if choice.reason not in UNJUDGED or not left:
+                break
+            time.sleep(JUDGE_PAUSE_S)
+        return choice
 
     def chat(
         self, model: str, messages: Sequence[Message], max_tokens: int, temperature: float = 0, **more: Any
@@ -157,6 +190,16 @@ def nats(entries: Sequence[Mapping[str, Mapping[str, float]] | None], prompt: in
         assert entry is not None
         total -= entry[str(token)]["logprob"]
     return total
+
+
+def name_unjudged(reasons: Sequence[str]) -> None:
+    """Say on stderr how many texts no classifier has judged, if any."""
+    if unjudged := [reason for reason in reasons if reason in UNJUDGED]:
+        print(
+            f"{len(unjudged):,} of {len(reasons):,} texts were not judged, one at a time and {JUDGE_TRIES} times "
+            f"each ({', '.join(dict.fromkeys(unjudged))}): they count as the base's, who answers then",
+            file=sys.stderr,
+        )
 
 
 def key_of_environment() -> str | None:

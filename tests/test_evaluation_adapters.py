@@ -23,7 +23,7 @@ from evaluation.adapters.rows import Row, load_rows
 from evaluation.adapters.score import MINILM, grades, load_bert, rouge
 from evaluation.adapters.served import Served, served
 from evaluation.bootstrap import Interval
-from evaluation.client import API_KEY, Client, Refused, nats
+from evaluation.client import API_KEY, Client, Refused, name_unjudged, nats
 from evaluation.kept import Kept, digest
 from evaluation.routing.rows import Data, DataError
 from tests.conftest import write_stack
@@ -299,6 +299,23 @@ def test_a_bert_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, 
 def test_nats_are_those_of_the_answer() -> None:
     entries = [None, {"7": {"logprob": -9.0}}, {"8": {"logprob": -1.5}, "3": {"logprob": -0.1}}]
     assert nats(entries, 2, [8]) == 1.5
+
+
+def test_a_text_that_nobody_judged_is_asked_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.client.JUDGE_PAUSE_S", 0.01)
+    court = {"messages": [{"role": "user", "content": "which court?"}]}
+    with serving(FarStack({"base": "b", "legal": "l"}, {"court": "legal"}, overloaded=2)) as url:
+        assert Client(url).route(court).model == "legal"
+    with serving(FarStack({"base": "b", "legal": "l"}, {"court": "legal"}, overloaded=9)) as url:
+        choices = [Client(url).route(court) for _ in range(2)]
+    assert {(choice.model, choice.reason) for choice in choices} == {("base", "classifier-timeout")}
+
+
+def test_what_nobody_judged_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    name_unjudged(["classifier-timeout", "classified", "classifier-timeout"])
+    assert "2 of 3 texts were not judged" in capsys.readouterr().err
+    name_unjudged(["classified"])
+    assert "not judged" not in capsys.readouterr().err
 
 
 def test_a_reply_says_who_gave_it() -> None:

@@ -13,14 +13,12 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from adapters import AUTO, ConfigError
 from evaluation.adapters.rows import Row
 from evaluation.adapters.served import Served
-from evaluation.client import Client, Refused
+from evaluation.client import Client, Refused, name_unjudged
 from evaluation.kept import digest
 from evaluation.routing.rows import Problem
 
 AT_ONCE = 16
 """Of requests whose time nobody measures."""
-
-TRIES = 3
 
 TOO_LONG = (400, 413, 422)
 """What a stack answers where the row is at fault."""
@@ -98,20 +96,14 @@ class Asker:
 
     def choices(self, rows: Sequence[Row]) -> list[str]:
         """The model that `auto` would answer with. Raises ConfigError."""
-        return self._all(
+        found = self._all(
             "routes",
-            [("route", AUTO, row.messages) for row in rows],
-            lambda index: self._choice(rows[index]),
-            AT_ONCE,
+            [("choice", AUTO, row.messages) for row in rows],
+            lambda index: asdict(self._client.route({"messages": list(rows[index].messages)})),
+            1,
         )
-
-    def _choice(self, row: Row) -> str:
-        """Asked again where so many at once were too much for the classifier: one request alone would not be."""
-        for _ in range(TRIES):
-            answer = self._client.call("POST", "/route", {"messages": list(row.messages)})
-            if not str(answer["reason"]).startswith("classifier-"):
-                break
-        return str(answer["model"])
+        name_unjudged([str(each["reason"]) for each in found])
+        return [str(each["model"]) for each in found]
 
     def answers(self, model: str, rows: Sequence[Row]) -> list[Said]:
         """Raises ConfigError."""

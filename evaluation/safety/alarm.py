@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from adapters import ConfigError
-from evaluation.client import Client
-from evaluation.safety.ask import AT_ONCE
+from evaluation.client import Client, name_unjudged
 from evaluation.safety.sentences import EMERGENCIES, NEAR_MISSES
 
 NEAR_MISS = "near miss"
@@ -88,19 +85,11 @@ def route(client: Client, tag: tuple[str, str] | None) -> Alarms:
     """Every sentence that the project brings. Raises ConfigError."""
     sentences = [*EMERGENCIES, *((NEAR_MISS, text) for text in NEAR_MISSES)]
     asked: Mapping[str, object] = {"metadata": dict([tag])} if tag else {}
-
-    def one(sentence: tuple[str, str]) -> Routed:
-        kind, text = sentence
-        answer = client.call("POST", "/route", {"text": text, **asked})
-        try:
-            return Routed(kind, text, str(answer["model"]), answer["score"])
-        except (KeyError, TypeError):
-            raise ConfigError(f"what answers at {client.url}/route is no router of LoRA-Select's") from None
-
     title = f"emergencies, {Alarms(tag, ()).title}"
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        bar = tqdm(pool.map(one, sentences), desc=title, total=len(sentences), unit="sentence", disable=None)
-        return Alarms(tag, tuple(bar))
+    bar = tqdm(sentences, desc=title, unit="sentence", disable=None)
+    choices = [(kind, text, client.route({"text": text, **asked})) for kind, text in bar]
+    name_unjudged([choice.reason for _, _, choice in choices])
+    return Alarms(tag, tuple(Routed(kind, text, choice.model, choice.score) for kind, text, choice in choices))
 
 
 def _rate(routed: Sequence[Routed], models: Sequence[str]) -> Rate:
