@@ -304,6 +304,23 @@ def test_an_adapter_is_added_updated_and_removed(page: Page, router: Managed, gu
     assert not router.manager.known(guest)
 
 
+@needs_browser
+def test_what_is_typed_while_another_is_added_stays(page: Page, router: Managed, guest: str) -> None:
+    router.shelf.go.clear()
+    page.get_by_role("button", name="Add an adapter").click()
+    fill(page, Name=guest, Path=ROOTS, Label="cooking, recipes")
+    page.get_by_role("button", name="Load, test and serve it").click()
+    said(page, "so far")
+    card(page, "legal").get_by_role("button", name="Update").click()
+    expect(box(page, "Name")).to_have_value("legal")
+    fill(page, Label="law, typed meanwhile")
+    router.shelf.go.set()
+    expect(card(page, guest).locator(".ls-state")).to_have_text("serving", timeout=10_000)
+    said(page, "guest serves, version 1. It took")
+    expect(box(page, "Label")).to_have_value("law, typed meanwhile")
+    expect(box(page, "Name")).to_have_value("legal")
+
+
 def fill(page: Page, **fields: str) -> None:
     for label, value in fields.items():
         box(page, label).fill(value)

@@ -74,6 +74,22 @@ def test_an_answer_that_nobody_looks_at_ends_after_a_while_and_the_router_knows(
     told(story, abandoned_s=0.3)
 
 
+def test_whoever_comes_back_has_all_of_the_time_again() -> None:
+    async def story(here: Store, _: FakeRouter) -> None:
+        conversation = asking(here, "please hold")
+        for _turn in range(4):  # in all more than it takes to be forgotten
+            looking = here.follow(conversation, "page")
+            await anext(looking)
+            await asyncio.sleep(0.1)
+            await looking.aclose()
+            await asyncio.sleep(0.1)
+        assert conversation.task
+        await until(lambda: conversation.task is None)
+        assert conversation.turns[-1].answer.note == LEFT
+
+    told(story, abandoned_s=0.3)
+
+
 def test_whoever_leaves_ends_an_answer_unless_others_look_at_it() -> None:
     async def story(here: Store, router: FakeRouter) -> None:
         conversation = asking(here, "please hold")

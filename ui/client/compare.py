@@ -63,6 +63,7 @@ class Comparison:
         self.scores: Mapping[str, float] | None = None  # not told, or not yet
         self.prompt = str(request["messages"][-1]["content"])
         self._followers = 0
+        self._left: asyncio.TimerHandle | None = None  # runs since the last of them went
         self._task = asyncio.create_task(self._run(client, request))
 
     @property
@@ -78,6 +79,8 @@ class Comparison:
     async def follow(self) -> AsyncIterator[None]:
         """At a calm pace, until nothing comes any more: look at it now."""
         self._followers += 1
+        if self._left:
+            self._left.cancel()
         try:
             while self.running:
                 yield
@@ -87,11 +90,7 @@ class Comparison:
         finally:
             self._followers -= 1
             if not self._followers and self.running:
-                asyncio.get_running_loop().call_later(ABANDONED_S, self._abandoned)
-
-    def _abandoned(self) -> None:
-        if not self._followers:
-            self.stop(LEFT)
+                self._left = asyncio.get_running_loop().call_later(ABANDONED_S, self.stop, LEFT)
 
     def _end(self, **told: str) -> None:
         """Of all columns that are not done."""

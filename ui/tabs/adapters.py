@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
@@ -60,6 +60,7 @@ def create(page: Page) -> None:
     unlock.create(page)
     problem, told = _notice("ls-adapters-problem"), _notice("ls-adapters-told")
     seen, removing, before = gr.State(Seen()), gr.State(""), gr.State(Form())
+    sent = gr.State(None)
     with gr.Column(visible=False, elem_id="ls-adapters") as whole:
         shown = gr.HTML(js_on_load=SCRIPT, apply_default_css=False, elem_id="ls-adapters-cards")
         gr.HTML(notice(SINCE, error=False), js_on_load=None, apply_default_css=False)
@@ -79,7 +80,8 @@ def create(page: Page) -> None:
     filled = [said, fold, cancel, before, *form]
     shown.edit(_edited, seen, filled, **HIDDEN).then(None, js=TO_FORM, **HIDDEN)
     cancel.click(lambda: (_told(""), *_emptied()), None, filled, **HIDDEN).then(None, js=TO_HEADING, **HIDDEN)
-    added = send.click(adding(page.client), [page.admin_key, before, *form], filled, **HIDDEN)
+    adding_ = send.click(adding(page.client), [page.admin_key, before, *form], [said, sent], **HIDDEN)
+    added = adding_.then(_emptied_of, [sent, *form], filled[1:], **HIDDEN)
     added.then(look, known, looked, **HIDDEN).then(
         page.offered, None, [page.models, page.tags], js=TO_SAID, **HIDDEN
     )
@@ -154,19 +156,29 @@ def acting(client: openai.AsyncOpenAI) -> Callable[..., AsyncIterator[tuple[Any,
 
 
 def adding(client: openai.AsyncOpenAI) -> Callable[..., AsyncIterator[tuple[Any, ...]]]:
-    """The handler of the form: what is done, and the form, emptied when it is."""
+    """The handler of the form: what is told, and the form as it was sent when that has been done."""
 
     async def add(key: str, before: Form, *values: Any) -> AsyncIterator[tuple[Any, ...]]:
-        given = {one.name: value for one, value in zip(fields(Form), values, strict=True)}
-        form = Form(**{field: value for field, value in given.items() if value is not None})  # None: never shown
+        form = _form(values)
         if before.name != form.name.strip():
             before = Form()
-        emptied = _emptied()
-        yield _told(""), *[gr.skip()] * len(emptied)  # what comes next comes up anew, and so in sight
+        yield _told(""), None  # what comes next comes up anew, and so in sight
         async for told, done in _working(f"Adding {form.name.strip()}", _added(client, key, form, before)):
-            yield _told(told), *(emptied if done else [gr.skip()] * len(emptied))
+            yield _told(told), form if done else None
 
     return add
+
+
+def _form(values: Sequence[Any]) -> Form:
+    """As it stands in the fields."""
+    given = {one.name: value for one, value in zip(fields(Form), values, strict=True)}
+    return Form(**{field: value for field, value in given.items() if value is not None})  # None: never shown
+
+
+def _emptied_of(sent: Form | None, *values: Any) -> tuple[Any, ...]:
+    """The form, emptied of what was sent, unless something else has been typed into it meanwhile."""
+    emptied = _emptied()
+    return emptied if sent == _form(values) else (gr.skip(),) * len(emptied)
 
 
 def _edited(seen: Seen, event: gr.EventData) -> tuple[Any, ...]:

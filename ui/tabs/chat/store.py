@@ -37,6 +37,8 @@ class Conversation:
     followers: list[str] = field(default_factory=list)
     """Who looks at it grow: page loads, by their ids."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.TimerHandle | None = None
+    """Runs since the last of them went."""
 
     @property
     def silent_s(self) -> float:
@@ -89,6 +91,8 @@ class Store:
     async def follow(self, conversation: Conversation, who: str) -> AsyncGenerator[Turns, None]:
         """Its turns now, at each change and at each tick, until nothing is being answered in it."""
         conversation.followers.append(who)
+        if conversation.left:
+            conversation.left.cancel()
         try:
             while True:
                 changed, task, drawn = conversation.changed, conversation.task, time.monotonic()
@@ -107,7 +111,8 @@ class Store:
             conversation.heard = conversation.heard if conversation.task else time.monotonic()
             asyncio.get_running_loop().call_later(MAX_AGE_S + TICK_S, self._prune)
             if not conversation.followers and conversation.task:
-                asyncio.get_running_loop().call_later(self._abandoned_s, self._abandoned, conversation)
+                loop = asyncio.get_running_loop()
+                conversation.left = loop.call_later(self._abandoned_s, self.stop, conversation, LEFT)
 
     async def _answer(self, conversation: Conversation, settings: Settings) -> None:
         task = asyncio.current_task()
@@ -122,10 +127,6 @@ class Store:
             if conversation.task is task:  # a fault of ours: nobody must wait for it
                 conversation.task = None
                 _grow(conversation, replace(conversation.turns[-1].answer, error="The page failed.", done=True))
-
-    def _abandoned(self, conversation: Conversation) -> None:
-        if not conversation.followers:
-            self.stop(conversation, LEFT)
 
     def _prune(self) -> None:
         idle = [one for one in self._all.values() if not one.task and not one.followers]  # oldest first
