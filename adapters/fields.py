@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -48,6 +49,20 @@ Sha256 = Annotated[
     ),
 ]
 LimitsStorage = Annotated[str, _like(r"(memory|rediss?)://.*", "must be memory://, redis://… or rediss://…")]
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        fine = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine:
+        raise PydanticCustomError("url", "expected a server's address, such as http://127.0.0.1:8001")
+    return value
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$"), AfterValidator(_url)]
 
 
 def _filled(value: object) -> object:

@@ -25,8 +25,11 @@ BASE = "base"
 LOCAL = (".", "/", "~")
 """A path that begins so is a folder, whether it is there or not."""
 
-HUB_ID = re.compile(r"(?!.*\.\.)([\w.-]+/[\w.-]+)(?:@(\w[\w./-]*))?")
-"""owner/name, perhaps @revision, which names a file of the hub's cache: so never one of another folder."""
+HUB_ID = re.compile(
+    r"(?!.*\.\.)(?![^@]*--)(?![^@]{97})(\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?)(?<!\.git)(?:@(\w[\w./-]*))?", re.ASCII
+)
+"""owner/name as the hub allows it, perhaps @revision, which names a file of its cache: so never one of another
+folder."""
 
 
 class ConfigError(Exception):

@@ -22,6 +22,7 @@ from adapters.fields import (
     Scalar,
     Seconds,
     Sha256,
+    Url,
 )
 
 ADMIN = "admin"
@@ -42,7 +43,7 @@ class Base(Part):
 
 class Engine(Part):
     port: Port = 8001
-    url: str | None = Field(default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
+    url: Url | None = None
     max_loras: Annotated[int, Field(ge=1)] | None = None
     library_slots: Annotated[int, Field(ge=2)] | None = None
     liveness_s: Seconds = 120

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.errors import StorageError
 
-from adapters import ADMIN, Router
+from adapters import ADMIN, ConfigError, Router
 from router.asgi import Request
 from router.errors import EngineUnavailable, Forbidden, TooManyRequests, Unauthorized
 
@@ -166,6 +166,7 @@ class Limits:
     """
 
     def __init__(self, router: Router, occupancy: Occupancy) -> None:
+        """Raises ConfigError for a storage that has no such address."""
         storage = router.limits_storage
         self._occupancy, self._most = occupancy, router.max_in_flight
         self._pool = None if storage.startswith("memory") else _pool(storage)
@@ -227,6 +228,13 @@ def _budget(owner: str, what: str, amount: int | None) -> Budget | None:
 
 
 def _pool(url: str) -> ConnectionPool:
+    """Raises ConfigError, without a word of the URL, which may hold a password."""
     from redis.asyncio import ConnectionPool  # most stacks need none
 
-    return ConnectionPool.from_url(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    try:
+        return ConnectionPool.from_url(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    except ValueError:
+        raise ConfigError(
+            "router.limits_storage: no URL of a Redis, such as redis://:PASSWORD@HOST:6379/0 "
+            "(in a password / is written %2F, # %23 and @ %40)"
+        ) from None

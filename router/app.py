@@ -17,7 +17,7 @@ from router.decide import Decider
 from router.decisions import DecisionLog
 from router.endpoints import ENDPOINTS
 from router.engine import Engine
-from router.errors import ApiError
+from router.errors import ApiError, EngineUnavailable
 from router.forward import Forwarder
 from router.life import Ledger, Occupancy
 from router.manager import Manager
@@ -102,6 +102,10 @@ class App:
             await request.fail(error, anthropic=bool(endpoint and endpoint.anthropic))
         except ClientGone:
             return
+        except asyncio.CancelledError:  # of those that router/complete.py does not see: the server has drained
+            if task := asyncio.current_task():
+                task.uncancel()
+            await request.fail(EngineUnavailable("this router is shutting down"))
         except Exception:
             log.exception("a fault of the router's own, request %s", request.id)
             await request.fail(ApiError("the router failed; its log says why"))

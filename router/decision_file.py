@@ -45,6 +45,9 @@ ADDED = {"texts": "integer", "earlier": "text", "judged_by": "text"}
 """Columns that logs of before do not have; their old rows say null."""
 
 COLUMNS = tuple(re.findall(r"^  (\w+) ", SCHEMA.partition(");")[0], re.MULTILINE))
+BUSY_S = 10.0
+"""How long another worker may write."""
+
 AT_ONCE = (128, 32, 8, 1)
 """Rows in one statement. Many, because sqlite3 lets go of Python's lock at each, and gets it back only when a busy
 event loop's turn is over, 5 ms later; few sizes, because it keeps every statement that it has compiled."""
@@ -63,7 +66,7 @@ def insert(database: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
 
 def opened(file: Path) -> sqlite3.Connection:
     """Several workers write into one file, each from a thread of its own."""
-    database = sqlite3.connect(file, timeout=10)
+    database = sqlite3.connect(file, timeout=BUSY_S)
     database.execute("pragma journal_mode=wal")
     database.execute("pragma synchronous=normal")
     return database

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from adapters import ConfigError
-from router.decision_file import insert, opened, prepare
+from router.decision_file import BUSY_S, insert, opened, prepare
 from router.life import Life
 
 MOST_WAITING = 20_000
@@ -47,8 +47,7 @@ class DecisionLog:
         self._lost = 0
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(opened(file)) as database:
-                prepare(database)
+            _prepared(file)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"router.decision_log: {file}: {error}") from None
         self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
@@ -175,6 +174,21 @@ def _row(life: Life) -> tuple[Any, ...]:
         routed.earlier if routed else None,
         routed.judged_by if routed else None,
     )
+
+
+def _prepared(file: Path) -> None:
+    """With its tables. Of several workers that begin with a new file at once, all but the first may have to try
+    again: what turns on the write-ahead log does not wait for a lock. Raises sqlite3.Error."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            with contextlib.closing(opened(file)) as database:
+                prepare(database)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _popped(waiting: deque[Any]) -> list[Any]:

@@ -62,6 +62,7 @@ class Roster:
         self._classifiers, self._manager = dict(classifiers), manager
         up = {} if manager else dict.fromkeys((*stack.parts, *stack.lag), "")
         self.lineup = Lineup.of(stack, Scorer.of(stack, classifiers), up)
+        self._made_for = self._asked_for(stack, up)
         self.problem = "the adapters are being loaded" if manager else ""
 
     async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:
@@ -94,14 +95,18 @@ class Roster:
         self.lineup = Lineup.of(stack, old.scorer, news["up"])  # at once; new words may take a while
         awaited = ", ".join(news["awaited"]) or "the engine is not up"
         self.problem = "" if news["settled"] else f"adapters are being loaded: {awaited}"
-        words = {name: label.text for name, label in labels(stack).items()}
-        # What is kept of a classifier that goes by the weights holds for these weights alone.
-        weighed = DATA_FREE in self._classifiers and news["up"] != old.up
-        if words and (weighed or words != {name: label.text for name, label in labels(old.stack).items()}):
+        words, _ = asked = self._asked_for(stack, news["up"])
+        if words and asked != self._made_for:
             self._classifiers = await asyncio.to_thread(self._relabelled, words)
+            self._made_for = asked  # where it fails, it is tried again
             self.lineup = Lineup.of(stack, Scorer.of(stack, self._classifiers), news["up"])
             # Who asked the old one has an answer, or has given up, by then.
             asyncio.get_running_loop().call_later(2 * stack.router.classify_timeout_s, old.scorer.close)
+
+    def _asked_for(self, stack: Stack, up: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """What classifiers depend on: the labels; and the weights, where one goes by them."""
+        words = {name: label.text for name, label in labels(stack).items()}
+        return words, dict(up) if DATA_FREE in self._classifiers else {}
 
     def _relabelled(self, words: Mapping[str, str]) -> dict[ClassifierName, Relabelling]:
         return {name: classifier.relabelled(words) for name, classifier in self._classifiers.items()}

@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from serve.run import ENGINE, run
 from serve.stack import Plan, check_ports, plan
 
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+SECRET_OPTION = re.compile(r"--(.*-)?(token|key|secret|password)")
 
 COMMANDS = """commands:
   up                   engine, router and page under one supervisor (default)
@@ -81,7 +83,7 @@ def _arguments() -> argparse.Namespace:
 def _check(stack: Stack, planned: Plan, run_dir: Path) -> int:
     for service in planned.services:
         env = " ".join(f"{key}={_shown(key, value)}" for key, value in service.env.items())
-        say(f"{service.name}: {service.url}: {env} {shlex.join(service.argv)}")
+        say(f"{service.name}: {service.url}: {env} {_line(service.argv)}")
     if planned.broken:
         raise ConfigError("\n".join(planned.broken))
     if pid := owner(run_dir):  # it may be this very stack, whose edited file is checked before a reload
@@ -95,6 +97,12 @@ def _engine_alone(stack: Stack, planned: Plan) -> Plan:
     if planned.engine is None:
         raise stack.error("engine.url", "is set, so there is no engine to start here")
     return replace(planned, services=tuple(each for each in planned.services if each.name == ENGINE))
+
+
+def _line(argv: Sequence[str]) -> str:
+    """As a shell takes it, but for the values of options that are secret."""
+    pairs = zip(("", *argv), argv, strict=False)
+    return " ".join("(hidden)" if SECRET_OPTION.fullmatch(option) else shlex.quote(word) for option, word in pairs)
 
 
 def _shown(key: str, value: str) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import redis
 
-from router.access import make_key
-from router.life import Life
+from adapters import ConfigError, Router
+from router.access import Limits, make_key
+from router.life import Life, Occupancy
 from tests.conftest import GENERAL, LEGAL, Wire, chat, wired
 from tests.servers import free_port
 
@@ -250,6 +251,14 @@ def test_tokens_that_one_router_counted_are_spent_at_the_other(tmp_path: Path, r
         status, _, headers = two.post(body=chat(GENERAL), **bearer("k-thrift"))
         assert status == 429
         assert 1 <= int(headers["retry-after"]) <= 61
+
+
+@pytest.mark.parametrize("url", ["redis://:s3cret/x@host:6379/0", "redis://host:port", "redis://h?db=s3cret"])
+def test_what_is_no_redis_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"router\.limits_storage: no URL of a Redis") as caught:
+        Limits(Router(limits_storage=url), Occupancy())
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
 
 
 def test_a_redis_that_is_down_takes_nobody_with_it(tmp_path: Path) -> None:

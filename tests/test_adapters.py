@@ -130,6 +130,10 @@ def test_a_stack_is_frozen(tmp_path: Path) -> None:
         (changed("engine.port", 99999), "engine.port: Input should be less than or equal to 65535"),
         (changed("ui.port", 8000), "router.port and ui.port are both 8000"),
         (changed("engine.url", "localhost:1"), "engine.url: String should match pattern"),
+        *(
+            (changed("engine.url", url), "engine.url: expected a server's address, such as http://127.0.0.1:8001")
+            for url in ("http://gpu-box:80001", "http://box:abc", "http://:8000", "http://[::1", "http://box:0")
+        ),
         (changed("adapters", {}), "adapters: "),
         (changed("adapters.auto", {"path": "a/b", "label": "x"}), 'the name "auto" is reserved'),
         (changed("adapters.base", {"path": "a/b", "label": "x"}), 'the base and an adapter are both named "base"'),
@@ -305,6 +309,21 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ConfigError, match=r"adapters\.legal\.path: no such folder: .*none \(give a folder or a hub"
     ):
         missing.adapter_ref("legal")
+
+
+@pytest.mark.parametrize(
+    "path", ["adapters/legal--v2", "adapters/l\u00e9gal", "adapters/legal.", "a/b.git", "a/-b", "a" * 96 + "/b"]
+)
+def test_what_the_hub_could_not_have_is_a_missing_folder(tmp_path: Path, path: str) -> None:
+    stack = load(write(tmp_path, changed("adapters.legal.path", path)))
+    with pytest.raises(ConfigError, match=r"adapters\.legal\.path: no such folder"):
+        stack.adapter_ref("legal")
+
+
+@pytest.mark.parametrize("path", ["a/b", "some-one/some.thing_7B", "a/b@main", "a/b@refs/pr--1", "_a/b_"])
+def test_what_the_hub_could_have(tmp_path: Path, path: str) -> None:
+    stack = load(write(tmp_path, changed("adapters.legal.path", path)))
+    assert str(stack.adapter_ref("legal")) == path
 
 
 @pytest.mark.parametrize("file", ["adapters.yaml", "demo/adapters.yaml"])

@@ -276,3 +276,17 @@ def test_a_remote_engines_own_library_is_up_where_it_is_listed(tmp_path: Path) -
             assert "does not list it" in states["more"][1]
         finally:
             manager.close()
+
+
+def test_a_test_that_ends_as_nobody_foresaw_leaves_nothing_in_the_engine(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    before = dict(life.engine.names)
+    monkeypatch.setattr("serve.life.own.prove", fails)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        life.add("guest")
+    assert life.engine.names == before
+    assert not [adapter for adapter in life.engine.loaded if adapter.startswith("guest@")]

@@ -84,6 +84,11 @@ def test_lint_of_a_good_stack(tmp_path: Path) -> None:
             lambda f: write_adapter(f / "law", {"rank_pattern": ["q"]}),
             "rank_pattern must map module names to ranks",
         ),
+        (
+            lambda f: write_adapter(f / "law", {"rank_pattern": {"*.q_proj": 8}}),
+            "q_proj' is no regular expression: nothing to repeat",
+        ),
+        (lambda f: write_adapter(f / "law", {"modules_to_save": True}), "modules_to_save must be a list of names"),
         (lambda f: write_adapter(f / "law", {"use_dora": True}), "use_dora: True: DoRA is not served"),
         (lambda f: write_adapter(f / "law", {"bias": "all"}), "bias: 'all': only none is served"),
         (lambda f: write_adapter(f / "law", {"r": 1024}), "rank 1024 is above vLLM's limit, 512"),

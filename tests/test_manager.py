@@ -185,6 +185,21 @@ def test_an_update_answers_while_the_old_version_drains(manager: Manager, engine
     assert "legal" not in states(manager)
 
 
+def test_of_a_refused_update_nothing_stays(manager: Manager, engine: Scripted) -> None:
+    manager.engine_ready().result(10)
+    engine.faults["legal@v2"] = raises(Refused("it does nothing"))
+    with pytest.raises(Refused, match="it does nothing"):
+        manager.add("legal", Adapter(path="some/legal", label="law", versions={"v1": 9, "v2": 1})).result(10)
+    assert "versions" not in manager.known("legal")
+    assert states(manager).get("legal") == "serving"
+    deadline = time.monotonic() + 10
+    while "unload legal@v1@1" not in engine.done:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert sorted(states(manager)) == ["finance", "legal", "medical"]
+    assert "unload legal@1" not in engine.done
+
+
 def test_a_removal_waits_for_the_routers_that_live(manager: Manager, engine: Scripted) -> None:
     manager.engine_ready().result(10)
     told = manager.changes(-1, "router")

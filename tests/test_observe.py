@@ -374,6 +374,18 @@ def test_two_writers_may_share_one_log(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_new_log_waits_for_who_is_making_it(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "decisions.db", check_same_thread=False)
+    other.execute("begin exclusive")
+    other.execute("create table something (one)")
+    threading.Timer(0.3, other.commit).start()
+    log = DecisionLog(tmp_path / "decisions.db")
+    log.ended([Life("/v1/completions", "one", admitted=True)])
+    log.close()
+    assert other.execute("select count(*) from decisions").fetchone() == (1,)
+    other.close()
+
+
 # --- traces -----------------------------------------------------------------------------------------------------
 
 

@@ -348,17 +348,24 @@ def test_what_is_open_at_the_end_of_a_drain_is_told_so(tmp_path: Path) -> None:
             target=lambda: hung.append(ask("POST", f"{router.url}/v1/chat/completions", body))
         )
         waiting.start()
-        with socket.create_connection(("127.0.0.1", router.port), timeout=5) as half:
+        place = ("127.0.0.1", router.port)
+        with (
+            socket.create_connection(place, timeout=5) as half,
+            socket.create_connection(place, timeout=5) as half_dry,
+        ):
             half.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
+            half_dry.sendall(HEAD.replace(b"/v1/chat/completions", b"/route") + b"Content-Length: 9\r\n\r\n{")
             time.sleep(0.2)
             router.process.send_signal(signal.SIGTERM)
             with pytest.raises(openai.APIError, match="shutting down"):
                 list(stream)
-            answer = received(half)
+            answer, dry = received(half), received(half_dry)
         waiting.join(5)
         status, page, headers = hung[0]
         assert (status, page["error"]["code"], headers["retry-after"]) == (503, "engine_unavailable", "2")
         assert answer.startswith(b"HTTP/1.1 503 ")
+        assert dry.startswith(b"HTTP/1.1 503 ")
+        assert b'"code":"engine_unavailable"' in dry
         assert router.process.wait(5) == 0
         assert ended(router) == ""
     with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as log:

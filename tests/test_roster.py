@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from adapters import load, socket_file
 from router.app import create_app
 from router.classify import load_classifiers
+from router.classify.embedding import EmbeddingClassifier
 from router.manager import Manager as Door
 from router.upstream import HttpUpstream
 from serve.life.control import Control
@@ -156,6 +157,26 @@ def test_an_engine_that_does_not_know_a_name_is_asked_what_it_knows(up: Managed)
         assert up.post(body=chat(LEGAL, model="legal", test="gone"))[0] == 404
         time.sleep(0.05)
     assert up.engine.looks >= before + 3  # without a reason, once a second
+
+
+def test_labels_that_cannot_be_taken_in_just_now_are_tried_again(
+    up: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relabelled, tries = EmbeddingClassifier.relabelled, list[int]()
+
+    def fails_once(self: EmbeddingClassifier, labels: Mapping[str, str]) -> EmbeddingClassifier:
+        tries.append(len(labels))
+        if len(tries) == 1:
+            raise MemoryError
+        return relabelled(self, labels)
+
+    monkeypatch.setattr(EmbeddingClassifier, "relabelled", fails_once)
+    assert up.admin("POST", body=GUEST)[0] == 200
+    deadline = time.monotonic() + 10
+    while up.chosen(COOKING) != "guest":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(tries) == 2
 
 
 def test_a_manager_that_is_gone_changes_nothing_for_clients(up: Managed) -> None:

@@ -218,6 +218,20 @@ def test_check_explains_and_starts_nothing(tmp_path: Path) -> None:
     )
 
 
+def test_check_shows_no_secret(tmp_path: Path) -> None:
+    engine = {
+        "port": free_port(),
+        "args": {"hf_token": "s3cret", "max-num-batched-tokens": 4096},
+        "env": {"HF_TOKEN": "s3cret"},
+    }
+    stack = write_stack(tmp_path, engine=engine, **{part: {"port": free_port()} for part in ("router", "ui")})
+    done = serve("check", "--config", str(stack.file))
+    assert "s3cret" not in done.stdout + done.stderr
+    assert "HF_TOKEN=(hidden)" in done.stdout
+    assert "--hf-token (hidden) " in done.stdout
+    assert "--max-num-batched-tokens 4096" in done.stdout
+
+
 def test_check_shows_which_labels_were_found(tmp_path: Path) -> None:
     write_stack(tmp_path)
     (tmp_path / "law" / "README.md").write_text("---\ndatasets: [dzunggg/legal-qa-v1]\n---\n")

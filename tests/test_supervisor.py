@@ -22,7 +22,7 @@ from adapters import ConfigError
 from serve.process.alive import answers, engine_alive
 from serve.process.child import Child, Service, State
 from serve.process.lock import hold, owner
-from serve.process.log import MAX_BYTES
+from serve.process.log import MAX_BYTES, Log
 from serve.process.procfs import lives, members, shared_files, sweep
 from serve.process.supervisor import StartError, Supervisor
 from tests.conftest import write_stack
@@ -281,6 +281,21 @@ def test_a_long_log_makes_room_at_the_start(engine: Engine) -> None:
     engine.run(lambda: None)
     assert log.with_name("engine.log.1").read_bytes().startswith(b"old\n")
     assert log.stat().st_size < 1000
+
+
+def test_a_log_makes_room_while_its_process_goes_on(tmp_path: Path) -> None:
+    log = Log(tmp_path / "engine.log")
+    output = log.open("engine")
+    try:
+        os.write(output, b"old\n" * (MAX_BYTES // 4 + 1))
+        log.trim()
+        os.write(output, b"RuntimeError: new\n")
+        log.trim()
+    finally:
+        os.close(output)
+    assert log.file.read_bytes() == b"RuntimeError: new\n"
+    assert log.file.with_name("engine.log.1").read_bytes().endswith(b"old\n")
+    assert log.cause() == "RuntimeError: new"
 
 
 def test_a_command_that_does_not_exist_is_a_start_error(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -74,6 +75,19 @@ def test_of_a_hub_id_a_version_is_a_revision(tmp_path: Path, monkeypatch: pytest
     copies = {snapshot(stack.adapter_ref(name), name, tmp_path / "copies").name for name in stack.adapters}
     assert len(copies) == 3
     assert {name.rpartition("@")[0] for name in copies} == {"legal@v1", "legal@v2", "med"}
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, copies = versioned(tmp_path).expanded(), tmp_path / "copies"
+
+    def full(_: Path, to: Path) -> None:
+        to.write_bytes(b"the beginning")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        snapshot(stack.adapter_ref("legal@v1"), "legal@v1", copies)
+    assert list(copies.iterdir()) == []
 
 
 def test_a_revision_pins_an_adapter_without_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

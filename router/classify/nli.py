@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,8 +91,12 @@ class NliClassifier:
         return classifier
 
     def relabelled(self, labels: Mapping[str, str]) -> NliClassifier:
-        """A new one on the same model. Raises ValueError where the labels leave no room for a text."""
-        return NliClassifier(self._model, self._tokenizer, labels, self._base)
+        """A new one on the same model. Raises ValueError where the labels leave no room for a text.
+
+        Its tokenizer is its own: one keeps its truncation from call to call, and the old classifier goes on in
+        another thread.
+        """
+        return NliClassifier(self._model, copy.deepcopy(self._tokenizer), labels, self._base)
 
     def logits(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """For every adapter the log-odds of its best hypothesis; 0 for the base, which wins when none is entailed.

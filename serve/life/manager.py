@@ -166,7 +166,7 @@ class Manager:
         stack = self._with(name, adapter)
         words = words or label(stack, name).text
         parts = {part: one for part, one in stack.parts.items() if split(part)[0] == name}
-        faults, left, old = [], list[Entry](), list[Leaving]()
+        faults, old = [], list[Leaving]()
         for part, one in parts.items():
             try:
                 old += self._bring_up(stack, part, one, self._proven.get(part, "") if again else "")
@@ -175,7 +175,10 @@ class Manager:
         if not faults or name not in self._adapters:
             with self._board.changing():
                 self._adapters[name], self._words[name] = adapter, words
-            left = [entry for entry in self._table.of(name) if entry.name not in parts]
+            stay = parts
+        else:  # a refused update: what came with it goes again
+            stay = self._with(name, self._adapters[name]).parts
+        left = [entry for entry in self._table.of(name) if entry.name not in stay]
         self._leave(left, old)
         self._board.wait_taken_in(TAKE_IN_S)
         if faults:

@@ -15,7 +15,7 @@ from serve.life.api import EngineApi, EngineError
 from serve.life.loader import Loaded, Recipe, Refused
 from serve.life.prove import Proof, answers, prove
 from serve.life.reference import peft
-from serve.life.versions import forget, snapshot
+from serve.life.versions import PART, forget, snapshot
 from serve.lint.check import lint_adapter
 from serve.lint.library import unrouted
 
@@ -111,7 +111,7 @@ class OwnEngine:
 
     def sweep(self, used: set[str]) -> None:
         """Remove copies other than these NAME@VERSION: of a supervisor or an engine that died meanwhile."""
-        for copy in self._copies.glob("*@*"):
+        for copy in (*self._copies.glob("*@*"), *self._copies.glob(f"*{PART}")):
             if copy.name not in used:
                 forget(copy)
 
@@ -130,7 +130,7 @@ class OwnEngine:
             proof = self._proof(stack, copy.name, copy, beside)
             if proof.problem:
                 raise Refused(proof.problem)
-        except (Refused, EngineError):
+        except Exception:  # whatever it is, nothing of the adapter stays in the engine
             self._undo(copy.name)
             raise
         return proof

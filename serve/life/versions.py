@@ -17,17 +17,23 @@ from serve.lint.files import CONFIG, PICKLES, WEIGHTS
 
 FILES = (CONFIG, WEIGHTS, *PICKLES)
 CHUNK = 1 << 20
+PART = ".part"
+"""Ends the name of a copy that is not whole."""
 
 
 def snapshot(reference: Ref, name: str, into: Path) -> Path:
     """Copy an adapter's files to `into`/NAME@VERSION, the version being the copy's SHA-256. Raises OSError."""
     folder = reference.folder or _downloaded(reference)
-    part = into / f"{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    part = into / f"{name}{PART}"
+    forget(part)
     part.mkdir(parents=True)
-    for file in FILES:
-        if (folder / file).is_file():
-            shutil.copyfile(folder / file, part / file)
+    try:
+        for file in FILES:
+            if (folder / file).is_file():
+                shutil.copyfile(folder / file, part / file)
+    except OSError:  # a full disk is to have its room again
+        forget(part)
+        raise
     copy = into / f"{name}@{_digest(part)}"
     if copy.is_dir():
         shutil.rmtree(part)

@@ -42,8 +42,8 @@ def problems(config: dict[str, Any]) -> Iterator[str]:
             f"init_lora_weights: {init!r}: such an adapter fits a changed base only; save it with PEFT's "
             "path_initial_model_for_weight_conversion"
         )
-    saved = config.get("modules_to_save") or ()
-    if others := [name for name in saved if name not in ("classifier", "score")]:
+    saved = config.get("modules_to_save")
+    if isinstance(saved, list) and (others := [name for name in saved if name not in ("classifier", "score")]):
         yield f"modules_to_save: {others}: whole modules are not served; train them as target_modules"
 
 
@@ -55,12 +55,24 @@ def _malformed(config: dict[str, Any]) -> Iterator[str]:
         yield f"lora_alpha must be a number (is {alpha!r})"
     if not isinstance(config.get("target_modules"), str | list):
         yield f"target_modules must be a list of names, or a pattern (is {config.get('target_modules')!r})"
+    if not isinstance(config.get("modules_to_save") or [], list):
+        yield f"modules_to_save must be a list of names, or null (is {config['modules_to_save']!r})"
+    for key in ("rank_pattern", "alpha_pattern"):
+        yield from _unreadable(key, config.get(key) or {})
     ranks = config.get("rank_pattern") or {}
     if not isinstance(ranks, dict) or not all(map(is_rank, ranks.values())):
         yield f"rank_pattern must map module names to ranks (is {ranks!r})"
     alphas = config.get("alpha_pattern") or {}
     if not isinstance(alphas, dict) or not all(isinstance(value, int | float) for value in alphas.values()):
         yield f"alpha_pattern must map module names to numbers (is {alphas!r})"
+
+
+def _unreadable(key: str, patterns: object) -> Iterator[str]:
+    for pattern in patterns if isinstance(patterns, dict) else ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"{key}: {pattern!r} is no regular expression: {error}"
 
 
 def is_rank(value: object) -> bool:

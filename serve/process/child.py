@@ -104,6 +104,7 @@ class Child:
         if now - self._stepped > PAUSE_S:
             self._alive_at = now
         self._stepped = now
+        self.log.trim()
         if self.state is State.WAITING:
             self._start_again(now)
         elif self._process is None or self._process.poll() is not None:

@@ -1,15 +1,17 @@
-"""A child's log: rotated at its start, searched for a cause at its end, and done without on a full disk."""
+"""A child's log: rotated when it is long, searched for a cause at its end, and done without on a full disk."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 MAX_BYTES = 8 << 20
-"""A log that is longer when its process starts becomes NAME.1, and the NAME.1 of before is gone."""
+"""A log that is longer becomes NAME.1, and the NAME.1 of before is gone."""
 
 READ_BYTES = 1 << 20
 TAIL_LINES = 15
@@ -43,6 +45,15 @@ class Log:
                 os.close(descriptor)
             return subprocess.DEVNULL
         return descriptor
+
+    def trim(self) -> None:
+        """Move what it holds to NAME.1 when it has grown too long; its process appends, and goes on in an empty
+        file. What it writes in that moment is lost."""
+        with contextlib.suppress(OSError):
+            if not self.problem and self.file.stat().st_size > MAX_BYTES:
+                shutil.copyfile(self.file, self.file.with_name(f"{self.file.name}.1"))
+                os.truncate(self.file, 0)
+                self._start = 0
 
     def cause(self) -> str:
         """The first error that this start logged, or "".
