@@ -143,7 +143,8 @@ def _merged(fleet: Fleet, folder: Path) -> Path:
 
 def _open(up: Bench, notebook: Notebook) -> None:
     adapters = {name: str(stacks.DEMO / "adapters" / name) for name in subjects.DOMAINS}
-    notebook.load(Boot(str(stacks.DEMO / "base"), adapters))  # with as many threads as torch takes by itself
+    # One thread is its best case: with two, which torch takes by itself here, such a small base is slower.
+    notebook.load(Boot(str(stacks.DEMO / "base"), adapters, threads=1))
     for name, batch in ((ONE_BY_ONE, 1), (BATCHED, up.plan.many)):
         up.targets[name] = Target(name, "")
         up.others[name] = NotebookWay(notebook, batch)
