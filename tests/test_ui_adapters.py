@@ -319,6 +319,8 @@ def test_what_is_typed_while_another_is_added_stays(page: Page, router: Managed,
     said(page, "guest serves, version 1. It took")
     expect(box(page, "Label")).to_have_value("law, typed meanwhile")
     expect(box(page, "Name")).to_have_value("legal")
+    page.locator("#ls-adapters-form").get_by_role("button", name="Cancel").click()
+    expect(box(page, "Name")).to_be_hidden()
 
 
 def fill(page: Page, **fields: str) -> None:
