@@ -110,12 +110,15 @@ def limits(document: Mapping[str, Any]) -> Iterator[str]:
 
 def see_writable(file: Path) -> None:
     """Before minutes are spent on what goes there. Raises BenchmarkError."""
-    there = file.exists()
+    there, draft = file.exists(), _draft(file)
     with _named(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.open("ab").close()
         if not there:
             file.unlink()
+        elif file.is_file():
+            draft.open("wb").close()
+            draft.unlink()
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -134,9 +137,13 @@ def write(document: Mapping[str, Any], file: Path) -> None:
         if not file.is_file():  # new, or no file at all, as /dev/stdout
             file.write_bytes(data)
             return
-        draft = file.with_name(f".{file.name}.new")
+        draft = _draft(file)
         draft.write_bytes(data)
         draft.replace(file)
+
+
+def _draft(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
 
 
 @contextlib.contextmanager

@@ -33,10 +33,7 @@ def main() -> int:
         if document and drawing and hasattr(drawing, "plot"):
             try:
                 drawing.plot(document, picture(name))
-            except (
-                LookupError,
-                ValueError,
-            ) as error:  # of a part of a run; the page's tables are made all the same
+            except (LookupError, ValueError) as error:  # a part of a run; its tables are made all the same
                 print(f"{name}: no plot: {error}", file=sys.stderr)
         print(f"{name}: {_when(document) if document else 'not yet run'}")
     README.write_text(rendered(before), encoding="utf-8")

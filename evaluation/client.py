@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from adapters import ConfigError
+from router.choose import Reason
 
 API_KEY = "LORA_SELECT_API_KEY"
 """Environment variable: one of `router.keys`, where the stack has any."""
@@ -25,7 +26,7 @@ PATIENCE = 10
 
 LONGEST_WAIT_S = 60.0
 
-UNJUDGED = ("classifier-timeout", "classifier-error")
+UNJUDGED = (Reason.CLASSIFIER_TIMEOUT, Reason.CLASSIFIER_ERROR)
 """Reasons of the router's for the base that say nothing about the text."""
 
 JUDGE_TRIES, JUDGE_PAUSE_S = 3, 2.0

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.document import Bar, read, result, write
 from benchmarks.gpu import engines as started
-from benchmarks.gpu.__main__ import kept, main
+from benchmarks.gpu.__main__ import kept, main, take
 from benchmarks.gpu.alike import checks
 from benchmarks.gpu.bars import bars
 from benchmarks.gpu.blocks import (
@@ -216,6 +216,16 @@ def test_what_a_file_has_is_kept(sections: dict[str, Any], tmp_path: Path) -> No
     file.write_text('{"sections":', encoding="utf-8")
     with pytest.raises(BenchmarkError, match=r"gpu\.json: no result that can be read"):
         kept(file, "cuda", now)
+
+
+def test_a_block_that_cannot_be_measured_again_stays() -> None:
+    sections: dict[str, Any] = {"lag": {"cells": [1]}, "cliff": {"why": "no time"}}
+    take(sections, "lag", {"why": "3 s were left"})
+    take(sections, "cliff", {"why": "1 s was left"})
+    take(sections, "modes", {"cells": [2]})
+    assert sections == {"lag": {"cells": [1]}, "cliff": {"why": "1 s was left"}, "modes": {"cells": [2]}}
+    take(sections, "lag", {"cells": [3]})
+    assert sections["lag"] == {"cells": [3]}
 
 
 def test_options() -> None:

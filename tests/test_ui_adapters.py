@@ -270,11 +270,7 @@ def test_nobody_is_asked_while_nobody_looks(page: Page, router: Managed, monkeyp
 
 @needs_browser
 def test_an_adapter_is_added_updated_and_removed(page: Page, router: Managed, guest: str) -> None:
-    router.shelf.go.clear()
-    page.get_by_role("button", name="Add an adapter").click()
-    fill(page, Name=guest, Path=ROOTS, Label="cooking, recipes")
-    page.get_by_role("button", name="Load, test and serve it").click()
-    said(page, "so far")
+    begin_to_add(page, router, guest)
     expect(card(page, guest).locator(".ls-state")).to_have_text("loading", timeout=10_000)
     router.shelf.go.set()
     said(page, "guest serves, version 1. It took")
@@ -306,11 +302,7 @@ def test_an_adapter_is_added_updated_and_removed(page: Page, router: Managed, gu
 
 @needs_browser
 def test_what_is_typed_while_another_is_added_stays(page: Page, router: Managed, guest: str) -> None:
-    router.shelf.go.clear()
-    page.get_by_role("button", name="Add an adapter").click()
-    fill(page, Name=guest, Path=ROOTS, Label="cooking, recipes")
-    page.get_by_role("button", name="Load, test and serve it").click()
-    said(page, "so far")
+    begin_to_add(page, router, guest)
     card(page, "legal").get_by_role("button", name="Update").click()
     expect(box(page, "Name")).to_have_value("legal")
     fill(page, Label="law, typed meanwhile")
@@ -321,6 +313,15 @@ def test_what_is_typed_while_another_is_added_stays(page: Page, router: Managed,
     expect(box(page, "Name")).to_have_value("legal")
     page.locator("#ls-adapters-form").get_by_role("button", name="Cancel").click()
     expect(box(page, "Name")).to_be_hidden()
+
+
+def begin_to_add(page: Page, router: Managed, guest: str) -> None:
+    """It is being loaded until `router.shelf.go` is set."""
+    router.shelf.go.clear()
+    page.get_by_role("button", name="Add an adapter").click()
+    fill(page, Name=guest, Path=ROOTS, Label="cooking, recipes")
+    page.get_by_role("button", name="Load, test and serve it").click()
+    said(page, "so far")
 
 
 def fill(page: Page, **fields: str) -> None:

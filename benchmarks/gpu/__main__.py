@@ -78,12 +78,21 @@ def _blocks(
     for name in names:
         allotted, left = stand.plan.allotted[name], until - time.monotonic() - ENDING_S
         if left < LEAST_SHARE * allotted:
-            sections[name] = {"why": f"{left:.0f} s were left, of {allotted:.0f} s that it takes"}
+            found = {"why": f"{left:.0f} s were left, of {allotted:.0f} s that it takes"}
         else:
             say(f"{name}: {min(left, allotted):.0f} s")
-            sections[name] = block(stand, name, time.monotonic() + min(left, allotted))
+            found = block(stand, name, time.monotonic() + min(left, allotted))
+        take(sections, name, found)
         if out:
             write(document(), out)
+
+
+def take(sections: dict[str, Any], name: str, found: dict[str, Any]) -> None:
+    """A block that could not be measured again stays as it was."""
+    if "cells" in found or "cells" not in sections.get(name, {}):
+        sections[name] = found
+    else:
+        say(f"{name}: the earlier result is kept: {found['why']}")
 
 
 def kept(file: Path | None, device: str, now: Origin) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -72,13 +72,11 @@ class NliClassifier:
 
         name = stack.router.weights("nli") or DEFAULT_MODEL
         reference = stack.ref(name, "router.model")
-        source = str(reference.folder or reference.name)
+        source, revision = str(reference.folder or reference.name), reference.revision or "main"
         logging.disable_progress_bar()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=reference.revision or "main")
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source, revision=reference.revision or "main"
-            )
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision)
             device = fastest()
             model = prepared(model, device, stack.router.workers)
             classifier = cls(model, tokenizer, labels, stack.base.name)

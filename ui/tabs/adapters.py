@@ -80,8 +80,8 @@ def create(page: Page) -> None:
     filled = [said, fold, cancel, before, *form]
     shown.edit(_edited, seen, filled, **HIDDEN).then(None, js=TO_FORM, **HIDDEN)
     cancel.click(lambda: (_told(""), *_emptied()), None, filled, **HIDDEN).then(None, js=TO_HEADING, **HIDDEN)
-    adding_ = send.click(adding(page.client), [page.admin_key, before, *form], [said, sent], **HIDDEN)
-    added = adding_.then(_emptied_of, [sent, *form], filled[1:], **HIDDEN)
+    sending = send.click(adding(page.client), [page.admin_key, before, *form], [said, sent], **HIDDEN)
+    added = sending.then(_emptied_of, [sent, *form], filled[1:], **HIDDEN)
     added.then(look, known, looked, **HIDDEN).then(
         page.offered, None, [page.models, page.tags], js=TO_SAID, **HIDDEN
     )
